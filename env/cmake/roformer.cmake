@@ -1,0 +1,46 @@
+# Helpers of the build: one library per folder, one test program per source file.
+
+add_library(rf_options INTERFACE)
+target_compile_features(rf_options INTERFACE cxx_std_20)
+target_compile_options(rf_options INTERFACE -Wall -Wextra -Werror -ffp-contract=off)
+target_compile_definitions(rf_options INTERFACE RF_VERSION="${PROJECT_VERSION}" OMPI_SKIP_MPICXX)
+target_include_directories(rf_options INTERFACE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR})
+if(RF_SANITIZE)
+  target_compile_options(rf_options INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  target_link_options(rf_options INTERFACE -fsanitize=address,undefined)
+endif()
+
+# rf_add_library(name SOURCES a.cpp ... LINK PUBLIC x PRIVATE y): target rf_<name>.
+function(rf_add_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
+  add_library(rf_${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(rf_${name} PUBLIC rf_options ${ARG_LINK})
+endfunction()
+
+# rf_add_test(kernels/rotary [LINK lib ...] [NP 1 2 4] [LABELS l ...]): builds tests/kernels/rotary_test.cpp and runs it,
+# alone or once for every number of ranks. A test that cannot run here exits with 77 and counts as skipped.
+function(rf_add_test path)
+  cmake_parse_arguments(ARG "" "" "LINK;NP;LABELS" ${ARGN})
+  string(REPLACE "/" "_" target test_${path})
+  add_executable(${target} ${PROJECT_SOURCE_DIR}/tests/${path}_test.cpp)
+  target_link_libraries(${target} PRIVATE rf_options rf_test_main ${ARG_LINK})
+  if(ARG_NP)
+    foreach(np ${ARG_NP})
+      add_test(NAME ${path}.np${np} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${np} $<TARGET_FILE:${target}>)
+      rf_test_properties(${path}.np${np} mpi ${ARG_LABELS})
+      set_tests_properties(${path}.np${np} PROPERTIES PROCESSORS ${np})
+    endforeach()
+  else()
+    add_test(NAME ${path} COMMAND ${target})
+    rf_test_properties(${path} cpu ${ARG_LABELS})
+  endif()
+endfunction()
+
+# Labels and the environment every test runs in: Open MPI as root and with more ranks than cores; sanitizer settings.
+function(rf_test_properties test)
+  set_tests_properties(${test} PROPERTIES
+    LABELS "${ARGN}"
+    SKIP_RETURN_CODE 77
+    TIMEOUT 300
+    ENVIRONMENT "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1;OMPI_MCA_hwloc_base_binding_policy=none;ASAN_OPTIONS=detect_leaks=0;UBSAN_OPTIONS=print_stacktrace=1;RF_SOURCE_DIR=${PROJECT_SOURCE_DIR}")
+endfunction()

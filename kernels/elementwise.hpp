@@ -1,0 +1,24 @@
+#pragma once
+
+#include "core/stream.hpp"
+
+namespace rf {
+
+/// y += x, flat, same dtype: the node of the lane tree. Each element is one addition, so the order is the tree's.
+struct Add {
+    ConstTensor x;
+    Tensor y;
+};
+void add(Stream& stream, const Add& args);
+
+/// y = x converted (f32 <-> bf16, f64 <-> f32, or a plain copy), round to nearest even.
+struct Cast {
+    ConstTensor x;
+    Tensor y;
+};
+void cast(Stream& stream, const Cast& args);
+
+/// y = 0.
+void fill_zero(Stream& stream, const Tensor& y);
+
+}  // namespace rf

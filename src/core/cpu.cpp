@@ -1,0 +1,85 @@
+#include "core/cpu.hpp"
+
+#include "core/check.hpp"
+
+#include <omp.h>
+#include <sched.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <string_view>
+
+namespace rf {
+
+namespace {
+Isa best_isa() {
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq"))
+        return Isa::avx512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::avx2;
+    return Isa::baseline;
+}
+
+Isa chosen_isa() {
+    const Isa best = best_isa();
+    const char* wish = std::getenv("RF_CPU_ISA");
+    if (!wish || !*wish) return best;
+    for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
+        if (std::string_view(wish) != name_of(isa)) continue;
+        if (isa > best) fail_usage("RF_CPU_ISA=", wish, ": this processor has only ", name_of(best));
+        return isa;
+    }
+    fail_usage("RF_CPU_ISA=", wish, ": expected baseline, avx2 or avx512");
+}
+}  // namespace
+
+Isa cpu_isa() {
+    static const Isa isa = chosen_isa();
+    return isa;
+}
+
+bool cpu_has_bf16() {
+    static const bool has = [] {
+        if (cpu_isa() != Isa::avx512 || !__builtin_cpu_supports("avx512bf16")) return false;
+        const char* limit = std::getenv("ONEDNN_MAX_CPU_ISA");
+        if (!limit) return true;
+        const std::string_view name(limit);
+        return name == "ALL" || name == "AVX512_CORE_BF16" || name.find("AMX") != std::string_view::npos;
+    }();
+    return has;
+}
+
+const char* name_of(Isa isa) {
+    switch (isa) {
+        case Isa::baseline: return "baseline";
+        case Isa::avx2: return "avx2";
+        case Isa::avx512: return "avx512";
+    }
+    return "?";
+}
+
+std::string cpu_description() {
+    std::string model = "unknown processor", family, number;
+    std::ifstream info("/proc/cpuinfo");
+    for (std::string line; std::getline(info, line) && !line.empty();) {
+        const auto value = [&line] { return line.substr(std::min(line.size(), line.find(':') + 2)); };
+        if (line.starts_with("model name")) model = value();
+        if (line.starts_with("cpu family")) family = value();
+        if (line.starts_with("model\t")) number = value();
+    }
+    return message(model, " family ", family, " model ", number, " (", name_of(cpu_isa()), cpu_has_bf16() ? ", bf16" : "", "), ",
+                   cpu_count(), " cores");
+}
+
+int cpu_count() {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+    return CPU_COUNT(&set);
+}
+
+void set_thread_count(int threads) { omp_set_num_threads(threads); }
+int thread_count() { return omp_get_max_threads(); }
+
+}  // namespace rf
