@@ -1,0 +1,69 @@
+#pragma once
+/// Collectives over one group of ranks. All ranks of a group call the same functions in the same order.
+/// Only the main thread calls MPI. A group of one costs nothing, so callers never ask for the size first.
+
+#include "core/stream.hpp"
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace rf {
+
+enum class ReduceOp { sum, max, min };
+
+class Communicator {
+public:
+    virtual ~Communicator() = default;
+    virtual int rank() const = 0;
+    virtual int size() const = 0;
+    virtual void barrier() = 0;
+
+    /// In place over all ranks; f32, f64 and i32, and bf16 (summed in f32, rounded once at the end).
+    virtual void all_reduce(Stream& stream, const Tensor& t, ReduceOp op) = 0;
+    /// out = the ranks' `in` one after the other; out.count() == size * in.count().
+    virtual void all_gather(Stream& stream, const ConstTensor& in, const Tensor& out) = 0;
+    virtual void broadcast(Stream& stream, const Tensor& t, int root) = 0;
+    /// Bytes [send_begin[r], send_begin[r+1]) of `send` go to rank r; what rank r sent lands at recv_begin[r].
+    virtual void all_to_all(const void* send, std::span<const std::int64_t> send_begin, void* recv,
+                            std::span<const std::int64_t> recv_begin) = 0;
+    /// The ranks of one `color`, ordered by their rank here.
+    virtual std::unique_ptr<Communicator> split(int color) = 0;
+
+    // Small host values, made of the above.
+    double sum(double value);
+    double max(double value);
+    double min(double value);
+    std::vector<std::int64_t> gather(std::int64_t value);
+    void broadcast(std::string& text, int root);
+};
+
+/// One rank: every call is a no-op or a copy.
+std::unique_ptr<Communicator> make_self_communicator();
+
+/// MPI for the length of the program. Under mpirun or srun it starts MPI, otherwise it is a world of one that never
+/// loads it.
+class World {
+public:
+    World(int& argc, char**& argv);
+    ~World();
+    World(const World&) = delete;
+    World& operator=(const World&) = delete;
+
+    Communicator& communicator() { return *all_; }
+    /// Ranks that share this host, and this rank's number among them.
+    int local_size() const { return local_size_; }
+    int local_rank() const { return local_rank_; }
+    /// Ends every rank at once with this exit code.
+    [[noreturn]] void abort(int code);
+
+private:
+    bool started_ = false;
+    int local_size_ = 1;
+    int local_rank_ = 0;
+    std::unique_ptr<Communicator> all_;
+};
+
+}  // namespace rf

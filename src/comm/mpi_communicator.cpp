@@ -1,0 +1,179 @@
+#include "comm/communicator.hpp"
+
+#include <mpi.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+namespace rf {
+
+namespace {
+
+void check_mpi(int code, const char* what) {
+    if (code == MPI_SUCCESS) return;
+    char text[MPI_MAX_ERROR_STRING];
+    int length = 0;
+    MPI_Error_string(code, text, &length);
+    fail(what, ": ", std::string(text, static_cast<std::size_t>(length)));
+}
+
+// MPI counts are ints: larger transfers go in pieces of at most this many elements.
+constexpr std::int64_t max_count = 1 << 28;
+
+MPI_Datatype mpi_type(Dtype dtype) {
+    switch (dtype) {
+        case Dtype::f32: return MPI_FLOAT;
+        case Dtype::f64: return MPI_DOUBLE;
+        case Dtype::i32: return MPI_INT32_T;
+        default: fail("no MPI reduction for ", name_of(dtype));
+    }
+}
+
+MPI_Op mpi_op(ReduceOp op) {
+    switch (op) {
+        case ReduceOp::sum: return MPI_SUM;
+        case ReduceOp::max: return MPI_MAX;
+        case ReduceOp::min: return MPI_MIN;
+    }
+    return MPI_OP_NULL;
+}
+
+class MpiCommunicator final : public Communicator {
+public:
+    MpiCommunicator(MPI_Comm comm, bool owned) : comm_(comm), owned_(owned) {
+        MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
+        MPI_Comm_rank(comm_, &rank_);
+        MPI_Comm_size(comm_, &size_);
+    }
+    ~MpiCommunicator() override {
+        if (owned_) MPI_Comm_free(&comm_);
+    }
+
+    int rank() const override { return rank_; }
+    int size() const override { return size_; }
+    void barrier() override { check_mpi(MPI_Barrier(comm_), "MPI_Barrier"); }
+
+    void all_reduce(Stream&, const Tensor& t, ReduceOp op) override {
+        if (size_ == 1) return;
+        if (t.dtype == Dtype::bf16) return all_reduce_bf16(t, op);
+        auto* data = static_cast<char*>(t.data);
+        for (std::int64_t at = 0; at < t.count(); at += max_count) {
+            const int n = static_cast<int>(std::min(max_count, t.count() - at));
+            check_mpi(MPI_Allreduce(MPI_IN_PLACE, data + at * size_of(t.dtype), n, mpi_type(t.dtype), mpi_op(op), comm_),
+                      "MPI_Allreduce");
+        }
+    }
+
+    void all_gather(Stream&, const ConstTensor& in, const Tensor& out) override {
+        RF_REQUIRE(out.bytes() == in.bytes() * size_, "all_gather of ", in.shape, " into ", out.shape);
+        const std::int64_t bytes = in.bytes();
+        // Whole pieces at once where they fit an int; otherwise one broadcast a rank, in pieces.
+        if (bytes <= max_count) {
+            check_mpi(MPI_Allgather(in.data, static_cast<int>(bytes), MPI_BYTE, out.data, static_cast<int>(bytes), MPI_BYTE, comm_),
+                      "MPI_Allgather");
+            return;
+        }
+        auto* to = static_cast<char*>(out.data);
+        std::memmove(to + rank_ * bytes, in.data, static_cast<std::size_t>(bytes));
+        for (int r = 0; r < size_; ++r) broadcast_bytes(to + r * bytes, bytes, r);
+    }
+
+    void broadcast(Stream&, const Tensor& t, int root) override {
+        broadcast_bytes(static_cast<char*>(t.data), t.bytes(), root);
+    }
+
+    void all_to_all(const void* send, std::span<const std::int64_t> send_begin, void* recv,
+                    std::span<const std::int64_t> recv_begin) override {
+        // Pairwise exchange by distance: bounded counts, no deadlock, any sizes.
+        const auto* from = static_cast<const char*>(send);
+        auto* to = static_cast<char*>(recv);
+        for (int distance = 0; distance < size_; ++distance) {
+            const auto dst = static_cast<std::size_t>((rank_ + distance) % size_);
+            const auto src = static_cast<std::size_t>((rank_ - distance + size_) % size_);
+            std::int64_t out_at = send_begin[dst], in_at = recv_begin[src];
+            if (distance == 0) {
+                std::memmove(to + in_at, from + out_at, static_cast<std::size_t>(send_begin[dst + 1] - out_at));
+                continue;
+            }
+            while (out_at < send_begin[dst + 1] || in_at < recv_begin[src + 1]) {
+                const int out_n = static_cast<int>(std::min(max_count, send_begin[dst + 1] - out_at));
+                const int in_n = static_cast<int>(std::min(max_count, recv_begin[src + 1] - in_at));
+                check_mpi(MPI_Sendrecv(from + out_at, out_n, MPI_BYTE, static_cast<int>(dst), 0, to + in_at, in_n, MPI_BYTE,
+                                       static_cast<int>(src), 0, comm_, MPI_STATUS_IGNORE),
+                          "MPI_Sendrecv");
+                out_at += out_n;
+                in_at += in_n;
+            }
+        }
+    }
+
+    std::unique_ptr<Communicator> split(int color) override {
+        MPI_Comm part = MPI_COMM_NULL;
+        check_mpi(MPI_Comm_split(comm_, color, rank_, &part), "MPI_Comm_split");
+        return std::make_unique<MpiCommunicator>(part, true);
+    }
+
+private:
+    void broadcast_bytes(char* data, std::int64_t bytes, int root) {
+        for (std::int64_t at = 0; at < bytes; at += max_count)
+            check_mpi(MPI_Bcast(data + at, static_cast<int>(std::min(max_count, bytes - at)), MPI_BYTE, root, comm_), "MPI_Bcast");
+    }
+
+    void all_reduce_bf16(const Tensor& t, ReduceOp op) {
+        const std::int64_t n = t.count();
+        std::vector<float> wide(static_cast<std::size_t>(n));
+        auto* data = t.as<bfloat16>();
+        for (std::int64_t i = 0; i < n; ++i) wide[static_cast<std::size_t>(i)] = static_cast<float>(data[i]);
+        Stream stream;
+        all_reduce(stream, view(wide.data(), {n}), op);
+        for (std::int64_t i = 0; i < n; ++i) data[i] = bfloat16(wide[static_cast<std::size_t>(i)]);
+    }
+
+    MPI_Comm comm_;
+    bool owned_;
+    int rank_ = 0;
+    int size_ = 1;
+};
+
+bool launched_by_mpi() {
+    for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"})
+        if (std::getenv(name)) return true;
+    return false;
+}
+
+}  // namespace
+
+World::World(int& argc, char**& argv) {
+    if (!launched_by_mpi()) {
+        all_ = make_self_communicator();
+        return;
+    }
+    int initialised = 0, provided = 0;
+    MPI_Initialized(&initialised);
+    if (!initialised) {
+        check_mpi(MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided), "MPI_Init_thread");
+        started_ = true;
+    }
+    MPI_Comm host = MPI_COMM_NULL;
+    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host);
+    MPI_Comm_rank(host, &local_rank_);
+    MPI_Comm_size(host, &local_size_);
+    MPI_Comm_free(&host);
+    all_ = std::make_unique<MpiCommunicator>(MPI_COMM_WORLD, false);
+}
+
+World::~World() {
+    all_.reset();
+    if (started_) MPI_Finalize();
+}
+
+void World::abort(int code) {
+    int initialised = 0, finalised = 0;
+    MPI_Initialized(&initialised);
+    MPI_Finalized(&finalised);
+    if (initialised && !finalised) MPI_Abort(MPI_COMM_WORLD, code);
+    std::_Exit(code);
+}
+
+}  // namespace rf
