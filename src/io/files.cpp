@@ -1,0 +1,163 @@
+#include "io/files.hpp"
+
+#include "core/check.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+namespace rf {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+std::string hex(XXH128_hash_t hash) {
+    std::array<char, 33> text{};
+    std::snprintf(text.data(), text.size(), "%016llx%016llx", static_cast<unsigned long long>(hash.high64),
+                  static_cast<unsigned long long>(hash.low64));
+    return text.data();
+}
+
+[[noreturn]] void fail_file(const char* what, const fs::path& path) { fail(what, " ", path.string(), ": ", std::strerror(errno)); }
+
+/// A descriptor that closes itself.
+struct Descriptor {
+    int fd;
+    Descriptor(const fs::path& path, int flags) : fd(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {
+        if (fd < 0) fail_file("cannot open", path);
+    }
+    ~Descriptor() { ::close(fd); }
+    Descriptor(const Descriptor&) = delete;
+    Descriptor& operator=(const Descriptor&) = delete;
+};
+
+fs::path digest_path(const fs::path& file) { return file.string() + ".digest"; }
+
+/// Calls use(block index, bytes) for each block of the file.
+template <class Use>
+std::int64_t for_each_block(const fs::path& file, std::int64_t block, Use use) {
+    const Descriptor in(file, O_RDONLY);
+    std::vector<char> data(static_cast<std::size_t>(block));
+    std::int64_t total = 0;
+    for (std::size_t index = 0;; ++index) {
+        std::int64_t have = 0;
+        while (have < block) {
+            const ssize_t n = ::read(in.fd, data.data() + have, static_cast<std::size_t>(block - have));
+            if (n < 0 && errno == EINTR) continue;
+            if (n < 0) fail_file("cannot read", file);
+            if (n == 0) break;
+            have += n;
+        }
+        if (have > 0) use(index, data.data(), have);
+        total += have;
+        if (have < block) return total;
+    }
+}
+
+std::string to_text(const FileDigest& d) {
+    std::ostringstream out;
+    out << "roformer-digest 1\nsize " << d.size << "\nblock " << d.block << '\n';
+    for (const auto& r : d.ranges) out << "range " << r.begin << ' ' << r.end << ' ' << r.name << '\n';
+    for (const auto& b : d.blocks) out << "xxh3 " << b << '\n';
+    std::string text = out.str();
+    return text + "end " + digest(text.data(), static_cast<std::int64_t>(text.size())) + '\n';
+}
+
+/// False when the text is not a whole, unharmed digest.
+bool from_text(const std::string& text, FileDigest& d) {
+    const std::size_t end = text.rfind("end ");
+    if (end == std::string::npos || text.size() != end + 37 || !text.starts_with("roformer-digest 1\n")) return false;
+    if (text.substr(end + 4, 32) != digest(text.data(), static_cast<std::int64_t>(end)) || text.back() != '\n') return false;
+    std::istringstream in(text.substr(0, end));
+    std::string word;
+    std::getline(in, word);
+    while (in >> word) {
+        if (word == "size") in >> d.size;
+        else if (word == "block") in >> d.block;
+        else if (word == "xxh3") in >> d.blocks.emplace_back();
+        else if (word == "range") {
+            auto& r = d.ranges.emplace_back();
+            in >> r.begin >> r.end;
+            in.get();
+            std::getline(in, r.name);
+        }
+    }
+    return true;
+}
+
+}  // namespace
+
+std::string digest(const void* data, std::int64_t bytes) { return hex(XXH3_128bits(data, static_cast<std::size_t>(bytes))); }
+
+void sync_path(const fs::path& path) {
+    const Descriptor d(path, O_RDONLY);
+    if (::fsync(d.fd) != 0) fail_file("cannot flush", path);
+}
+
+void rename_durably(const fs::path& from, const fs::path& to) {
+    if (::rename(from.c_str(), to.c_str()) != 0) fail(message("cannot rename ", from.string(), " to ", to.string(), ": ", std::strerror(errno)));
+    const fs::path parent = to.parent_path();
+    sync_path(parent.empty() ? "." : parent);
+}
+
+void write_file_atomically(const fs::path& path, std::string_view content) {
+    const fs::path partial = path.string() + ".partial";
+    {
+        const Descriptor out(partial, O_WRONLY | O_CREAT | O_TRUNC);
+        while (!content.empty()) {
+            const ssize_t n = ::write(out.fd, content.data(), content.size());
+            if (n < 0 && errno == EINTR) continue;
+            if (n < 0) fail_file("cannot write", partial);
+            content.remove_prefix(static_cast<std::size_t>(n));
+        }
+        if (::fsync(out.fd) != 0) fail_file("cannot flush", partial);
+    }
+    rename_durably(partial, path);
+}
+
+std::string read_file(const fs::path& path) {
+    std::ifstream in(path, std::ios::binary);
+    if (!in || fs::is_directory(path)) fail("cannot read ", path.string(), ": ", fs::is_directory(path) ? "it is a folder" : std::strerror(errno));
+    return {std::istreambuf_iterator<char>(in), {}};
+}
+
+void write_digest(const fs::path& file, std::vector<FileDigest::Range> ranges) {
+    FileDigest d;
+    d.ranges = std::move(ranges);
+    d.size = for_each_block(file, d.block, [&](std::size_t, const char* data, std::int64_t n) { d.blocks.push_back(digest(data, n)); });
+    sync_path(file);
+    write_file_atomically(digest_path(file), to_text(d));
+}
+
+std::string find_damage(const fs::path& file) {
+    const fs::path beside = digest_path(file);
+    if (!fs::exists(file)) return message(file.string(), ": missing");
+    if (!fs::exists(beside)) return message(file.string(), ": its digest ", beside.filename().string(), " is missing");
+    FileDigest d;
+    if (!from_text(read_file(beside), d)) return message(beside.string(), ": the digest file itself is damaged");
+    const auto size = static_cast<std::int64_t>(fs::file_size(file));
+    if (size != d.size) return message(file.string(), ": ", size, " bytes long, expected ", d.size, size < d.size ? " (truncated)" : "");
+    std::string damage;
+    for_each_block(file, d.block, [&](std::size_t index, const char* data, std::int64_t n) {
+        if (!damage.empty() || (index < d.blocks.size() && d.blocks[index] == digest(data, n))) return;
+        const std::int64_t begin = static_cast<std::int64_t>(index) * d.block, end = begin + n;
+        std::string names;
+        for (const auto& r : d.ranges)
+            if (r.begin < end && begin < r.end) names += (names.empty() ? "" : ", ") + r.name;
+        damage = message(file.string(), ": bytes ", begin, " to ", end - 1, " differ from their digest (holds ",
+                         names.empty() ? "HDF5 structure" : names, ")");
+    });
+    return damage;
+}
+
+}  // namespace rf
