@@ -1,0 +1,155 @@
+#include "data/corpus.hpp"
+
+#include "core/philox.hpp"
+#include "io/files.hpp"
+#include "io/hdf5.hpp"
+#include "io/schema.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+
+namespace rf {
+
+namespace fs = std::filesystem;
+
+/// One mapped shard.
+struct Corpus::Shard {
+    std::string path;
+    void* map = MAP_FAILED;
+    std::size_t size = 0;
+    const std::uint16_t* tokens = nullptr;
+    const std::uint8_t* word_start = nullptr;
+    const std::uint64_t* offsets = nullptr;
+    ~Shard() {
+        if (map != MAP_FAILED) munmap(map, size);
+    }
+};
+
+Corpus::~Corpus() = default;
+Corpus::Corpus(Corpus&&) noexcept = default;
+
+namespace {
+
+void add_paths(const json::value& where, const json::Place& place, std::vector<std::string>& paths) {
+    if (where.is_array()) {
+        for (const json::value& item : where.as_array()) add_paths(item, place, paths);
+        return;
+    }
+    if (!where.is_string() || where.as_string().empty()) json::fail_type(place, "a corpus shard, a folder or a list of them", where);
+    const std::string path(where.as_string());
+    if (!fs::exists(path)) fail_usage(place, ": ", path, " does not exist (build it with: roformer build-corpus)");
+    if (!fs::is_directory(path)) {
+        paths.push_back(path);
+        return;
+    }
+    const std::size_t before = paths.size();
+    for (const auto& entry : fs::directory_iterator(path))
+        if (entry.path().extension() == ".h5") paths.push_back(entry.path().string());
+    std::sort(paths.begin() + static_cast<std::ptrdiff_t>(before), paths.end());
+    if (paths.size() == before) fail_usage(place, ": the folder ", path, " holds no corpus shard (*.h5)");
+}
+
+/// Byte offset and length of a contiguous dataset.
+std::pair<std::uint64_t, std::uint64_t> contiguous(hid_t file, const char* name, std::uint64_t item, const std::string& path) {
+    const h5::Dataset set(h5::check(H5Dopen2(file, name, H5P_DEFAULT), path + ": " + name));
+    const h5::Dataspace space(h5::check(H5Dget_space(set), path));
+    const auto count = static_cast<std::uint64_t>(H5Sget_simple_extent_npoints(space));
+    const haddr_t offset = count ? H5Dget_offset(set) : 0;
+    const h5::Datatype type(H5Dget_type(set));
+    if (offset == HADDR_UNDEF || H5Tget_size(type) != item)
+        fail_usage(path, ": dataset ", name, " is not contiguous with ", item, "-byte items (not a corpus shard of this program)");
+    return {offset, count};
+}
+
+}  // namespace
+
+void Corpus::open_shard(const std::string& path) {
+    auto shard = std::make_unique<Shard>();
+    shard->path = path;
+    const auto hold = h5::lock();
+    const h5::File file = h5::open_file(path);
+    if (!h5::has_attribute(file, schema::kind) || h5::string_attribute(file, schema::kind) != schema::kind_corpus)
+        fail_usage(path, ": not a corpus shard (attribute \"kind\" expected to be \"", schema::kind_corpus, "\")");
+    const auto [tokens_at, tokens] = contiguous(file, schema::corpus::tokens, 2, path);
+    const auto [words_at, words] = contiguous(file, schema::corpus::word_start, 1, path);
+    const auto [offsets_at, offsets] = contiguous(file, schema::corpus::document_offsets, 8, path);
+    const std::string vocab = h5::string_attribute(file, schema::corpus::vocab_digest);
+    const std::string segmenter = h5::string_attribute(file, schema::corpus::segmenter);
+    const std::int64_t vocab_size = h5::int_attribute(file, schema::corpus::vocab_size);
+    if (shards_.empty()) vocab_digest_ = vocab, segmenter_ = segmenter, vocab_size_ = vocab_size;
+    if (vocab != vocab_digest_)
+        fail_usage(path, ": built with another vocabulary (", vocab, ") than ", shards_.front()->path, " (", vocab_digest_, ")");
+
+    const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0) fail_usage("cannot open ", path, ": ", std::strerror(errno));
+    shard->size = fs::file_size(path);
+    shard->map = mmap(nullptr, shard->size, PROT_READ, MAP_SHARED, descriptor, 0);
+    ::close(descriptor);
+    if (shard->map == MAP_FAILED) fail("cannot map ", path, ": ", std::strerror(errno));
+    const auto* base = static_cast<const char*>(shard->map);
+    if (offsets_at + offsets * 8 > shard->size || tokens_at + tokens * 2 > shard->size || words_at + words > shard->size ||
+        offsets < 1 || words < (tokens + 7) / 8)
+        fail_usage(path, ": truncated shard");
+    shard->tokens = reinterpret_cast<const std::uint16_t*>(base + tokens_at);
+    shard->word_start = reinterpret_cast<const std::uint8_t*>(base + words_at);
+    shard->offsets = reinterpret_cast<const std::uint64_t*>(base + offsets_at);
+    const auto documents = static_cast<std::int64_t>(offsets) - 1;
+    if (shard->offsets[0] != 0 || shard->offsets[documents] != tokens || !std::is_sorted(shard->offsets, shard->offsets + documents + 1))
+        fail_usage(path, ": document_offsets do not cover the tokens");
+    tokens_ += static_cast<std::int64_t>(tokens);
+    first_.push_back(first_.back() + documents);
+    digest_ += h5::string_attribute(h5::Dataset(h5::check(H5Dopen2(file, schema::corpus::tokens, H5P_DEFAULT), path)), schema::corpus::digest);
+    digest_ += h5::string_attribute(h5::Dataset(h5::check(H5Dopen2(file, schema::corpus::document_offsets, H5P_DEFAULT), path)),
+                                    schema::corpus::digest);
+    shards_.push_back(std::move(shard));
+}
+
+Corpus::Corpus(const json::value& where, const json::Place& place, int check_part, int check_parts) {
+    std::vector<std::string> paths;
+    add_paths(where, place, paths);
+    for (std::size_t i = 0; i < paths.size(); ++i) {
+        // Before the HDF5 library sees a byte: a damaged file can keep it busy for ever.
+        if (static_cast<int>(i % static_cast<std::size_t>(check_parts)) != check_part) continue;
+        if (const std::string damage = find_damage(paths[i]); !damage.empty()) fail_usage("corpus shard ", damage);
+    }
+    for (const std::string& path : paths) open_shard(path);
+    if (documents() == 0) fail_usage(place, ": the corpus holds no document");
+    digest_ = rf::digest(digest_.data(), static_cast<std::int64_t>(digest_.size()));
+}
+
+Corpus::Document Corpus::document(std::int64_t index) const {
+    RF_ASSERT(index >= 0 && index < documents());
+    const auto at = std::upper_bound(first_.begin(), first_.end(), index) - first_.begin() - 1;
+    const Shard& shard = *shards_[static_cast<std::size_t>(at)];
+    const std::int64_t local = index - first_[static_cast<std::size_t>(at)];
+    const auto begin = shard.offsets[local], end = shard.offsets[local + 1];
+    return {{shard.tokens + begin, static_cast<std::size_t>(end - begin)}, shard.word_start, static_cast<std::int64_t>(begin)};
+}
+
+std::int64_t permute(std::int64_t index, std::int64_t n, std::uint64_t seed, std::uint32_t round) {
+    RF_ASSERT(index >= 0 && index < n);
+    const int half = std::max(1, (static_cast<int>(std::bit_width(static_cast<std::uint64_t>(n - 1))) + 1) / 2);
+    const std::uint64_t mask = (std::uint64_t{1} << half) - 1;
+    auto value = static_cast<std::uint64_t>(index);
+    do {
+        std::uint64_t left = value >> half, right = value & mask;
+        for (std::uint32_t turn = 0; turn < 4; ++turn) {
+            const PhiloxCounter w = philox({static_cast<std::uint32_t>(right), static_cast<std::uint32_t>(right >> 32), round,
+                                            philox_stream(Purpose::order, turn)},
+                                           philox_key(seed));
+            const std::uint64_t next = left ^ ((w[0] | (std::uint64_t{w[1]} << 32)) & mask);
+            left = right;
+            right = next;
+        }
+        value = (left << half) | right;
+    } while (value >= static_cast<std::uint64_t>(n));
+    return static_cast<std::int64_t>(value);
+}
+
+}  // namespace rf

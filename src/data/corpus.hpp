@@ -1,0 +1,52 @@
+#pragma once
+/// Reading a corpus: shards of HDF5 whose contiguous token ranges are mapped into memory, seen as one list of documents.
+
+#include "io/json.hpp"
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace rf {
+
+class Corpus {
+public:
+    /// `where`: a shard, a folder of shards, or a list of these. Digests are checked of the shards number
+    /// `check_part`, `check_part` + `check_parts`, …: ranks share the work. Errors name the file and what was expected.
+    Corpus(const json::value& where, const json::Place& place, int check_part, int check_parts);
+    ~Corpus();
+    Corpus(Corpus&&) noexcept;
+
+    std::int64_t documents() const { return first_.back(); }
+    std::int64_t tokens() const { return tokens_; }
+    std::int64_t vocab_size() const { return vocab_size_; }
+    const std::string& vocab_digest() const { return vocab_digest_; }
+    const std::string& segmenter() const { return segmenter_; }
+    /// One string for all shards: equal corpora have equal digests.
+    const std::string& digest() const { return digest_; }
+
+    struct Document {
+        std::span<const std::uint16_t> tokens;  ///< without [CLS] and [SEP]
+        const std::uint8_t* word_start;         ///< bits of the shard
+        std::int64_t first_bit;                 ///< bit of tokens[0]
+        bool starts_word(std::int64_t t) const { return (word_start[(first_bit + t) / 8] >> ((first_bit + t) % 8)) & 1; }
+    };
+    Document document(std::int64_t index) const;
+
+private:
+    struct Shard;
+    void open_shard(const std::string& path);
+    std::vector<std::unique_ptr<Shard>> shards_;
+    std::vector<std::int64_t> first_{0};  ///< [shards + 1] first document of each
+    std::int64_t tokens_ = 0;
+    std::int64_t vocab_size_ = 0;
+    std::string vocab_digest_, segmenter_, digest_;
+};
+
+/// A bijection of [0, n) keyed by (seed, round): a Feistel network over the smallest even number of bits that holds n,
+/// walked until it lands inside (Black & Rogaway 2002, cycle walking). O(1) memory, O(1) seek.
+std::int64_t permute(std::int64_t index, std::int64_t n, std::uint64_t seed, std::uint32_t round);
+
+}  // namespace rf

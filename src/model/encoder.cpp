@@ -1,0 +1,228 @@
+#include "model/encoder.hpp"
+
+#include "kernels/add_norm.hpp"
+#include "kernels/attention.hpp"
+#include "kernels/elementwise.hpp"
+#include "kernels/embedding.hpp"
+#include "kernels/gemm.hpp"
+#include "kernels/relu.hpp"
+#include "kernels/rotary.hpp"
+
+#include <cmath>
+
+namespace rf {
+
+namespace {
+std::string layer_name(std::int64_t layer, const char* part) { return message("layer_", layer, "/", part); }
+}  // namespace
+
+SelfAttention::SelfAttention(const ModelConfig& m, std::int64_t layer, ParamLayout& layout)
+    : layer_(layer),
+      heads_(m.num_attention_heads / layout.tensor_size()),
+      first_head_(heads_ * layout.tensor_rank()),
+      head_size_(m.head_size()),
+      qkv_(layout.add({.name = layer_name(layer, "attention/qkv"), .shape = {3, m.num_attention_heads, m.head_size(), m.hidden_size},
+                       .split_axis = 1, .fan = m.hidden_size, .tensors = 3})),
+      output_(layout.add({.name = layer_name(layer, "attention/output"), .shape = {m.hidden_size, m.num_attention_heads, m.head_size()},
+                          .split_axis = 1, .fan = m.hidden_size})) {}
+
+Tensor SelfAttention::forward(const StepContext& step, const ParamView& weights, const ConstTensor& x, Saved& saved) const {
+    const std::int64_t t = x.shape[0], c = x.shape[1];
+    saved.qkv = step.arena.tensor({t, 3, heads_, head_size_}, x.dtype);
+    saved.context = step.arena.tensor({t, heads_, head_size_}, x.dtype);
+    saved.log_sum = step.arena.tensor({heads_, t}, accumulator_of(x.dtype));
+    const Tensor f = step.arena.tensor({t, c}, x.dtype);
+    gemm(step.stream, {.a = x, .b = as_matrix(weights[qkv_], 3 * heads_ * head_size_), .trans_b = true, .c = as_matrix(saved.qkv, t)});
+    rotary(step.stream, {.qkv = saved.qkv, .position = step.batch.origin.position, .table = step.rotary_table});
+    attention(step.stream, {.qkv = saved.qkv,
+                            .cu_seqlens = step.batch.cu_seqlens,
+                            .sample = step.batch.sample,
+                            .context = saved.context,
+                            .log_sum = saved.log_sum,
+                            .scale = 1 / std::sqrt(static_cast<double>(head_size_)),
+                            .first_head = first_head_,
+                            .dropout = step.dropout(step.model.attention_probs_dropout_prob, attention_dropout(layer_))});
+    gemm(step.stream, {.a = as_matrix(saved.context, t), .b = as_matrix(weights[output_], c), .trans_b = true, .c = f});
+    step.tensor.all_reduce(step.stream, f, ReduceOp::sum);  // each rank saw h of the H heads
+    return f;
+}
+
+Tensor SelfAttention::backward(const StepContext& step, const ParamView& weights, const ParamView& grads, const ConstTensor& df,
+                               const ConstTensor& x, const Saved& saved) const {
+    const std::int64_t t = x.shape[0], c = x.shape[1];
+    const Tensor dx = step.arena.tensor({t, c}, x.dtype);  // outlives the scope below
+    const ArenaScope scratch(step.arena);
+    const Tensor d_context = step.arena.tensor_like(saved.context);
+    const Tensor d_qkv = step.arena.tensor_like(saved.qkv);
+    gemm(step.stream, {.a = df, .trans_a = true, .b = as_matrix(saved.context, t), .c = as_matrix(grads[output_], c), .beta = 1});
+    gemm(step.stream, {.a = df, .b = as_matrix(weights[output_], c), .c = as_matrix(d_context, t)});
+    attention_backward(step.stream, {.qkv = saved.qkv,
+                                     .cu_seqlens = step.batch.cu_seqlens,
+                                     .sample = step.batch.sample,
+                                     .context = saved.context,
+                                     .log_sum = saved.log_sum,
+                                     .d_context = d_context,
+                                     .d_qkv = d_qkv,
+                                     .scale = 1 / std::sqrt(static_cast<double>(head_size_)),
+                                     .first_head = first_head_,
+                                     .dropout = step.dropout(step.model.attention_probs_dropout_prob, attention_dropout(layer_))});
+    rotary_backward(step.stream, {.qkv = d_qkv, .position = step.batch.origin.position, .table = step.rotary_table});
+    const std::int64_t rows = 3 * heads_ * head_size_;
+    gemm(step.stream, {.a = as_matrix(d_qkv, t), .trans_a = true, .b = x, .c = as_matrix(grads[qkv_], rows), .beta = 1});
+    gemm(step.stream, {.a = as_matrix(d_qkv, t), .b = as_matrix(weights[qkv_], rows), .c = dx});
+    step.tensor.all_reduce(step.stream, dx, ReduceOp::sum);
+    return dx;
+}
+
+FeedForward::FeedForward(const ModelConfig& m, std::int64_t layer, ParamLayout& layout)
+    : inner_(0),
+      up_(layout.add({.name = layer_name(layer, "feed_forward/up"), .shape = {m.intermediate_size, m.hidden_size}, .split_axis = 0,
+                      .fan = m.hidden_size})),
+      down_(layout.add({.name = layer_name(layer, "feed_forward/down"), .shape = {m.hidden_size, m.intermediate_size}, .split_axis = 1,
+                        .fan = m.intermediate_size})) {
+    inner_ = layout[up_].local[0];
+}
+
+Tensor FeedForward::forward(const StepContext& step, const ParamView& weights, const ConstTensor& x, Saved& saved) const {
+    saved.activation = step.arena.tensor({x.shape[0], inner_}, x.dtype);
+    const Tensor f = step.arena.tensor(x.shape, x.dtype);
+    gemm(step.stream, {.a = x, .b = weights[up_], .trans_b = true, .c = saved.activation});
+    relu(step.stream, {.x = saved.activation, .y = saved.activation});
+    gemm(step.stream, {.a = saved.activation, .b = weights[down_], .trans_b = true, .c = f});
+    step.tensor.all_reduce(step.stream, f, ReduceOp::sum);  // each rank saw f of the F inner units
+    return f;
+}
+
+Tensor FeedForward::backward(const StepContext& step, const ParamView& weights, const ParamView& grads, const ConstTensor& df,
+                             const ConstTensor& x, const Saved& saved) const {
+    const Tensor dx = step.arena.tensor(x.shape, x.dtype);
+    const ArenaScope scratch(step.arena);
+    const Tensor d_up = step.arena.tensor_like(saved.activation);
+    gemm(step.stream, {.a = df, .trans_a = true, .b = saved.activation, .c = grads[down_], .beta = 1});
+    gemm(step.stream, {.a = df, .b = weights[down_], .c = d_up});
+    relu_backward(step.stream, {.y = saved.activation, .dy = d_up, .dx = d_up});
+    gemm(step.stream, {.a = d_up, .trans_a = true, .b = x, .c = grads[up_], .beta = 1});
+    gemm(step.stream, {.a = d_up, .b = weights[up_], .c = dx});
+    step.tensor.all_reduce(step.stream, dx, ReduceOp::sum);
+    return dx;
+}
+
+Residual::Residual(const ModelConfig& m, std::int64_t layer, int branch, ParamLayout& layout)
+    : rezero_(m.residual_mode == "rezero"),
+      epsilon_(m.norm_epsilon),
+      dropout_(m.hidden_dropout_prob),
+      dropout_number_(branch_dropout(layer, branch)) {
+    if (rezero_) scale_ = layout.add({.name = layer_name(layer, branch == 0 ? "attention/scale" : "feed_forward/scale"), .shape = {1}});
+}
+
+namespace {
+double scalar(const Tensor& t) {
+    if (t.dtype == Dtype::f64) return *t.as<double>();
+    if (t.dtype == Dtype::bf16) return static_cast<float>(*t.as<bfloat16>());
+    return *t.as<float>();
+}
+}  // namespace
+
+Tensor Residual::forward(const StepContext& step, const ParamView& weights, const ConstTensor& x, const Tensor& f, Saved& saved) const {
+    saved.f = rezero_ ? f : Tensor{};
+    saved.y = rezero_ ? step.arena.tensor_like(f) : f;
+    saved.inv_rms = rezero_ ? Tensor{} : step.arena.tensor({x.shape[0]}, accumulator_of(x.dtype));
+    add_norm(step.stream, {.x = x,
+                           .f = f,
+                           .y = saved.y,
+                           .inv_rms = saved.inv_rms,
+                           .alpha = rezero_ ? scalar(weights[scale_]) : step.alpha,
+                           .normalise = !rezero_,
+                           .epsilon = epsilon_,
+                           .dropout = step.dropout(dropout_, dropout_number_),
+                           .origin = step.batch.origin});
+    return saved.y;
+}
+
+void Residual::backward(const StepContext& step, const ParamView& weights, const ParamView& grads, const ConstTensor& dy,
+                        const Saved& saved, const Tensor& dx, const Tensor& df) const {
+    add_norm_backward(step.stream, {.dy = dy,
+                                    .y = saved.y,
+                                    .inv_rms = saved.inv_rms,
+                                    .f = saved.f,
+                                    .dx = dx,
+                                    .df = df,
+                                    .d_alpha = rezero_ ? grads[scale_] : Tensor{},
+                                    .alpha = rezero_ ? scalar(weights[scale_]) : step.alpha,
+                                    .normalise = !rezero_,
+                                    .dropout = step.dropout(dropout_, dropout_number_),
+                                    .origin = step.batch.origin});
+}
+
+Encoder::Encoder(const ModelConfig& m, ParamLayout& layout)
+    : epsilon_(m.norm_epsilon),
+      dropout_(m.hidden_dropout_prob),
+      first_id_(part_begin(m.vocab_size, layout.tensor_rank(), layout.tensor_size())),
+      word_(layout.add({.name = "embedding/word", .shape = {m.vocab_size, m.hidden_size}, .split_axis = 0, .fan = m.hidden_size})),
+      segment_(layout.add({.name = "embedding/segment", .shape = {m.type_vocab_size, m.hidden_size}, .fan = m.hidden_size})) {
+    for (std::int64_t i = 0; i < m.num_hidden_layers; ++i) {
+        // Braces evaluate in order, so the layout follows the layer's own order.
+        layers_.push_back(Layer{SelfAttention(m, i, layout), Residual(m, i, 0, layout), FeedForward(m, i, layout), Residual(m, i, 1, layout)});
+    }
+}
+
+Tensor Encoder::forward(const StepContext& step, const ParamView& weights, Saved& saved) const {
+    const Tensor word = weights[word_];
+    const std::int64_t t = step.batch.tokens();
+    saved.embedded = step.arena.tensor({t, word.shape[1]}, word.dtype);
+    saved.inv_rms = step.arena.tensor({t}, accumulator_of(word.dtype));
+    embedding(step.stream, {.ids = step.batch.ids,
+                            .segments = step.batch.segments,
+                            .word = word,
+                            .segment = step.tensor.rank() == 0 ? ConstTensor(weights[segment_]) : ConstTensor{},
+                            .y = saved.embedded,
+                            .first_id = first_id_});
+    step.tensor.all_reduce(step.stream, saved.embedded, ReduceOp::sum);  // one rank of the group owns each id
+    add_norm(step.stream, {.f = saved.embedded,
+                           .y = saved.embedded,
+                           .inv_rms = saved.inv_rms,
+                           .epsilon = epsilon_,
+                           .dropout = step.dropout(dropout_, embedding_dropout),
+                           .origin = step.batch.origin});
+    saved.layers.resize(layers_.size());
+    Tensor x = saved.embedded;
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+        const Layer& layer = layers_[i];
+        LayerSaved& keep = saved.layers[i];
+        keep.x = x;
+        const Tensor f = layer.attention.forward(step, weights, x, keep.attention);
+        const Tensor middle = layer.first.forward(step, weights, x, f, keep.first);
+        const Tensor g = layer.feed_forward.forward(step, weights, middle, keep.feed_forward);
+        x = layer.second.forward(step, weights, middle, g, keep.second);
+    }
+    return x;
+}
+
+void Encoder::backward(const StepContext& step, const ParamView& weights, const ParamView& grads, const Tensor& dy,
+                       const Saved& saved) const {
+    for (std::size_t i = layers_.size(); i-- > 0;) {
+        const ArenaScope scratch(step.arena);
+        const Layer& layer = layers_[i];
+        const LayerSaved& kept = saved.layers[i];
+        const Tensor df = step.arena.tensor_like(dy);
+        layer.second.backward(step, weights, grads, dy, kept.second, dy, df);
+        add(step.stream, {.x = layer.feed_forward.backward(step, weights, grads, df, kept.first.y, kept.feed_forward), .y = dy});
+        layer.first.backward(step, weights, grads, dy, kept.first, dy, df);
+        add(step.stream, {.x = layer.attention.backward(step, weights, grads, df, kept.x, kept.attention), .y = dy});
+    }
+    add_norm_backward(step.stream, {.dy = dy,
+                                    .y = saved.embedded,
+                                    .inv_rms = saved.inv_rms,
+                                    .df = dy,
+                                    .dropout = step.dropout(dropout_, embedding_dropout),
+                                    .origin = step.batch.origin});
+    // Every tensor rank has the whole dy; the segment table is held whole by each and gets the same gradient on all.
+    embedding_backward(step.stream, {.ids = step.batch.ids,
+                                     .segments = step.batch.segments,
+                                     .dy = dy,
+                                     .d_word = grads[word_],
+                                     .d_segment = grads[segment_],
+                                     .first_id = first_id_});
+}
+
+}  // namespace rf

@@ -1,0 +1,43 @@
+#pragma once
+/// What every block of the model is given while it works on one packed batch.
+
+#include "comm/communicator.hpp"
+#include "core/buffer.hpp"
+#include "kernels/dropout.hpp"
+#include "model/config.hpp"
+
+namespace rf {
+
+/// Sequences laid one after another without padding, and what is asked of them. All views are i32.
+struct BatchView {
+    ConstTensor ids;         ///< [T]
+    ConstTensor segments;    ///< [T], or absent: all 0
+    ConstTensor cu_seqlens;  ///< [S+1]
+    ConstTensor sample;      ///< [S] sample number modulo 2^32
+    TokenOrigin origin;      ///< [T] each
+    std::int64_t tokens() const { return ids.count(); }
+};
+
+struct StepContext {
+    const ModelConfig& model;
+    Stream& stream;
+    Arena& arena;
+    Communicator& tensor;      ///< the ranks that split this copy of the model
+    BatchView batch;
+    ConstTensor rotary_table;  ///< [P, D/2, 2]
+    double alpha = 1;          ///< residual weight of this step
+    bool training = false;     ///< dropout on
+    std::uint64_t seed = 0;    ///< of dropout
+
+    /// Dropout number `detail` at this rate, or none outside training.
+    Dropout dropout(double rate, std::uint32_t detail) const { return {training ? rate : 0, seed, detail}; }
+};
+
+/// Numbers of the dropouts: 0 embedding, 1 head, then two per layer; attention probabilities count their own.
+constexpr std::uint32_t embedding_dropout = 0;
+constexpr std::uint32_t head_dropout = 1;
+constexpr std::uint32_t branch_dropout(std::int64_t layer, int branch) { return static_cast<std::uint32_t>(2 + 2 * layer + branch); }
+/// attention.hpp multiplies by 256 and adds the head; the set bit keeps these apart from the numbers above.
+constexpr std::uint32_t attention_dropout(std::int64_t layer) { return static_cast<std::uint32_t>(0x8000 + layer); }
+
+}  // namespace rf

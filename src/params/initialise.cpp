@@ -1,0 +1,70 @@
+#include "params/initialise.hpp"
+
+#include "core/philox.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+namespace rf {
+
+namespace {
+
+/// 1 / sqrt(0.7737413035…), the variance of a standard normal cut at ±2.
+constexpr double truncation_gain = 1.1368472343385565;
+
+/// FNV-1a of the name, folded to 24 bits: a stream of its own for every tensor, whatever the order of creation.
+std::uint32_t stream_of(const std::string& name) {
+    std::uint32_t hash = 2166136261U;
+    for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619U;
+    return philox_stream(Purpose::initialise, (hash >> 24) ^ hash);
+}
+
+/// Global flat index of an element given by its flat index in the local part.
+std::int64_t global_index(const ParamEntry& entry, std::int64_t local) {
+    const int axis = entry.spec.split_axis;
+    if (axis < 0) return local;
+    std::int64_t inner = 1;
+    for (int a = axis + 1; a < entry.local.rank; ++a) inner *= entry.local[a];
+    const std::int64_t row = entry.local[axis] * inner;
+    return local / row * entry.spec.shape[axis] * inner + entry.split_begin * inner + local % row;
+}
+
+template <class T>
+void fill(const ParamEntry& entry, std::uint64_t seed, double gain, T* out, std::int64_t begin, std::int64_t end) {
+    const double sigma = entry.spec.fan > 0 ? truncation_gain * gain / std::sqrt(static_cast<double>(entry.spec.fan)) : 0;
+    const std::uint32_t stream = stream_of(entry.spec.name);
+#pragma omp parallel for schedule(static)
+    for (std::int64_t i = begin; i < end; ++i)
+        out[i - begin] = sigma == 0 ? T(0) : static_cast<T>(sigma * truncated_normal(seed, stream, static_cast<std::uint64_t>(global_index(entry, i))));
+}
+
+}  // namespace
+
+double truncated_normal(std::uint64_t seed, std::uint32_t stream, std::uint64_t index) {
+    for (std::uint32_t attempt = 0;; ++attempt) {
+        const PhiloxCounter w = philox({static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32), attempt, stream},
+                                       philox_key(seed));
+        // Box and Muller; four words give two independent pairs, of which each contributes its cosine and sine.
+        for (int pair = 0; pair < 4; pair += 2) {
+            const double radius = std::sqrt(-2 * std::log((w[static_cast<std::size_t>(pair)] + 0.5) * 0x1p-32));
+            const double angle = 2 * std::numbers::pi * uniform(w[static_cast<std::size_t>(pair) + 1]);
+            if (const double z = radius * std::cos(angle); std::abs(z) <= 2) return z;
+            if (const double z = radius * std::sin(angle); std::abs(z) <= 2) return z;
+        }
+    }
+}
+
+void initialise(const ParamLayout& layout, std::uint64_t seed, double gain, const Tensor& shard, std::int64_t offset) {
+    const std::int64_t end = offset + shard.count();
+    for (const ParamEntry& entry : layout.entries()) {
+        const std::int64_t from = std::max(offset, entry.offset), to = std::min(end, entry.offset + entry.local.count());
+        if (from >= to) continue;
+        if (shard.dtype == Dtype::f64)
+            fill(entry, seed, gain, shard.as<double>() + (from - offset), from - entry.offset, to - entry.offset);
+        else
+            fill(entry, seed, gain, shard.as<float>() + (from - offset), from - entry.offset, to - entry.offset);
+    }
+}
+
+}  // namespace rf
