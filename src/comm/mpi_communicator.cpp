@@ -69,12 +69,13 @@ public:
         RF_REQUIRE(out.bytes() == in.bytes() * size_, "all_gather of ", in.shape, " into ", out.shape);
         const std::int64_t bytes = in.bytes();
         // Whole pieces at once where they fit an int; otherwise one broadcast a rank, in pieces.
+        auto* to = static_cast<char*>(out.data);
         if (bytes <= max_count) {
-            check_mpi(MPI_Allgather(in.data, static_cast<int>(bytes), MPI_BYTE, out.data, static_cast<int>(bytes), MPI_BYTE, comm_),
+            const void* from = in.data == to + rank_ * bytes ? MPI_IN_PLACE : in.data;
+            check_mpi(MPI_Allgather(from, static_cast<int>(bytes), MPI_BYTE, to, static_cast<int>(bytes), MPI_BYTE, comm_),
                       "MPI_Allgather");
             return;
         }
-        auto* to = static_cast<char*>(out.data);
         std::memmove(to + rank_ * bytes, in.data, static_cast<std::size_t>(bytes));
         for (int r = 0; r < size_; ++r) broadcast_bytes(to + r * bytes, bytes, r);
     }

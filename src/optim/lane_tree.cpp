@@ -1,0 +1,117 @@
+#include "optim/lane_tree.hpp"
+
+#include "kernels/elementwise.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+namespace rf {
+
+int split_of(LaneNode node) {
+    const auto size = static_cast<unsigned>(node.end - node.begin);
+    return node.begin + static_cast<int>(std::bit_floor(size - 1));
+}
+
+namespace {
+
+void cover(LaneNode node, int begin, int end, std::vector<LaneNode>& out) {
+    if (end <= node.begin || node.end <= begin) return;
+    if (begin <= node.begin && node.end <= end) {
+        out.push_back(node);
+        return;
+    }
+    const int middle = split_of(node);
+    cover({node.begin, middle}, begin, end, out);
+    cover({middle, node.end}, begin, end, out);
+}
+
+int depth_of(LaneNode node) { return node.end - node.begin == 1 ? 0 : 1 + std::max(depth_of({node.begin, split_of(node)}), depth_of({split_of(node), node.end})); }
+
+/// Elements of a shard that travel at once.
+constexpr std::int64_t piece_length = 1 << 19;
+
+}  // namespace
+
+std::vector<LaneNode> cover(int lanes, int begin, int end) {
+    std::vector<LaneNode> nodes;
+    cover({0, lanes}, begin, end, nodes);
+    return nodes;
+}
+
+LaneGradients::LaneGradients(int lanes, const Communicator& data, std::int64_t size, Dtype dtype) : lanes_(lanes), size_(size), dtype_(dtype) {
+    if (lanes % data.size() != 0)
+        fail_usage("batch.lanes = ", lanes, " does not divide over ", data.size(), " data ranks (each works on whole lanes)");
+    count_ = lanes / data.size();
+    first_ = count_ * data.rank();
+    own_ = cover(lanes, first_, first_ + count_);
+    int depth = 0;
+    for (const LaneNode& node : own_) {
+        nodes_.emplace_back(size * size_of(dtype));
+        depth = std::max(depth, depth_of(node));
+    }
+    for (int level = 0; level < depth; ++level) scratch_.emplace_back(size * size_of(dtype));
+}
+
+std::int64_t LaneGradients::bytes() const { return static_cast<std::int64_t>(nodes_.size() + scratch_.size()) * size_ * size_of(dtype_); }
+
+void LaneGradients::sum(Stream& stream, LaneNode node, const Tensor& target, const std::function<void(int, const Tensor&)>& run,
+                        std::size_t depth) {
+    if (node.end - node.begin == 1) {
+        fill_zero(stream, target);
+        run(node.begin, target);
+        return;
+    }
+    const int middle = split_of(node);
+    const Tensor right = scratch_[depth].tensor({size_}, dtype_);
+    sum(stream, {node.begin, middle}, target, run, depth + 1);
+    sum(stream, {middle, node.end}, right, run, depth + 1);
+    add(stream, {.x = right, .y = target});
+}
+
+void LaneGradients::accumulate(Stream& stream, const std::function<void(int, const Tensor&)>& run) {
+    for (std::size_t i = 0; i < own_.size(); ++i) sum(stream, own_[i], nodes_[i].tensor({size_}, dtype_), run, 0);
+}
+
+Tensor LaneGradients::reduce_scatter(Stream& stream, Communicator& data, const Tensor& out) {
+    const int ranks = data.size();
+    const std::int64_t shard = size_ / ranks, item = size_of(dtype_);
+    if (ranks == 1) return nodes_[0].tensor({size_}, dtype_);
+    std::vector<std::vector<LaneNode>> held;  // subtrees of every rank
+    for (int r = 0; r < ranks; ++r) held.push_back(cover(lanes_, r * count_, (r + 1) * count_));
+
+    std::int64_t received = 0;
+    for (const auto& nodes : held) received += static_cast<std::int64_t>(nodes.size());
+    const std::int64_t most = std::min(piece_length, shard);
+    const Buffer send(ranks * static_cast<std::int64_t>(own_.size()) * most * item), recv(received * most * item);
+    for (std::int64_t at = 0; at < shard; at += piece_length) {
+        const std::int64_t n = std::min(piece_length, shard - at);
+        std::vector<std::int64_t> send_begin{0}, recv_begin{0};
+        std::byte* to = send.data();
+        for (int r = 0; r < ranks; ++r) {
+            for (const Buffer& node : nodes_) {
+                std::memcpy(to, node.data() + (r * shard + at) * item, static_cast<std::size_t>(n * item));
+                to += n * item;
+            }
+            send_begin.push_back(to - send.data());
+            recv_begin.push_back(recv_begin.back() + static_cast<std::int64_t>(held[static_cast<std::size_t>(r)].size()) * n * item);
+        }
+        data.all_to_all(send.data(), send_begin, recv.data(), recv_begin);
+
+        // Pieces arrive in lane order; the sum of a node lands in the piece of its leftmost subtree.
+        std::vector<LaneNode> leaves;
+        for (const auto& nodes : held) leaves.insert(leaves.end(), nodes.begin(), nodes.end());
+        const std::function<std::byte*(LaneNode)> value = [&](LaneNode node) -> std::byte* {
+            const auto leaf = std::find(leaves.begin(), leaves.end(), node);
+            if (leaf != leaves.end()) return recv.data() + (leaf - leaves.begin()) * n * item;
+            const int middle = split_of(node);
+            std::byte* left = value({node.begin, middle});
+            add(stream, {.x = {value({middle, node.end}), {n}, dtype_}, .y = {left, {n}, dtype_}});
+            return left;
+        };
+        std::memcpy(static_cast<char*>(out.data) + at * item, value({0, lanes_}), static_cast<std::size_t>(n * item));
+    }
+    return out;
+}
+
+}  // namespace rf

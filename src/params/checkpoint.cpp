@@ -1,0 +1,274 @@
+#include "params/checkpoint.hpp"
+
+#include "core/build.hpp"
+#include "io/files.hpp"
+#include "io/hdf5.hpp"
+#include "io/schema.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <charconv>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+
+namespace rf {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* prefixes[] = {"", "optimizer/m/", "optimizer/v/"};
+
+std::string part_name(int tensor_rank, int data_rank) {
+    char text[40];
+    std::snprintf(text, sizeof text, "part-%03d-%05d.h5", tensor_rank, data_rank);
+    return text;
+}
+
+/// The data rank that writes an entry: the one whose shard holds its middle. Owned entries are neighbours in the layout.
+int owner_of(const ParamEntry& entry, std::int64_t shard) { return static_cast<int>((entry.offset + entry.local.count() / 2) / shard); }
+
+/// Flat range [begin[r], begin[r+1]) of the entries that data rank r writes.
+std::vector<std::int64_t> owned_ranges(const ParamLayout& layout, std::int64_t shard, int data_size) {
+    std::vector<std::int64_t> begin(static_cast<std::size_t>(data_size) + 1, layout.size());
+    for (int r = data_size - 1; r >= 0; --r) {
+        begin[static_cast<std::size_t>(r)] = begin[static_cast<std::size_t>(r) + 1];
+        for (const ParamEntry& entry : layout.entries())
+            if (owner_of(entry, shard) == r) begin[static_cast<std::size_t>(r)] = std::min(begin[static_cast<std::size_t>(r)], entry.offset);
+    }
+    begin[0] = 0;
+    return begin;
+}
+
+}  // namespace
+
+/// A copy of what this rank writes, and where its writing stands.
+struct CheckpointWriter::Job {
+    CheckpointMeta meta;
+    std::int64_t shard = 0;
+    std::int64_t begin = 0;           ///< first flat element of the owned entries
+    std::vector<Buffer> arrays;       ///< weights, m, v of the owned range, f32 or f64
+    std::vector<std::int64_t> sizes;  ///< elements of each
+    Dtype dtype = Dtype::f32;
+    fs::path partial, final;
+    std::atomic<State> state{State::busy};
+    std::exception_ptr error;
+    bool published = false;
+
+    void run(auto&& work) {
+        try {
+            work();
+            state = State::done;
+        } catch (...) {
+            error = std::current_exception();
+            state = State::failed;
+        }
+    }
+};
+
+CheckpointWriter::CheckpointWriter(fs::path folder, ParallelGrid& grid, const ParamLayout& layout, std::int64_t keep)
+    : folder_(std::move(folder)), grid_(grid), layout_(layout), keep_(keep) {}
+
+CheckpointWriter::~CheckpointWriter() {
+    if (thread_.joinable()) thread_.join();
+}
+
+CheckpointWriter::State CheckpointWriter::local_state() const {
+    return job_ ? (job_->published ? State::idle : job_->state.load()) : State::idle;
+}
+
+void CheckpointWriter::start(const ParamState& state, const CheckpointMeta& meta) {
+    finish();
+    auto job = std::make_unique<Job>();
+    job->meta = meta;
+    job->shard = state.shard_size();
+    job->dtype = state.master().dtype;
+    job->final = checkpoint_path(folder_, meta.step);
+    job->partial = job->final.string() + ".partial";
+    if (grid_.world.rank() == 0) fs::create_directories(job->partial);
+    grid_.world.barrier();
+
+    // Whole tensors to their writers: each rank's shard and each writer's range are flat and in the same order.
+    const int size = grid_.data->size(), me = grid_.data->rank();
+    const std::vector<std::int64_t> owned = owned_ranges(layout_, job->shard, size);
+    const auto at = [](const auto& list, int r) { return list[static_cast<std::size_t>(r)]; };
+    const std::int64_t item = size_of(job->dtype);
+    std::vector<std::int64_t> send(static_cast<std::size_t>(size) + 1), recv(static_cast<std::size_t>(size) + 1);
+    const auto clamp = [](std::int64_t x, std::int64_t low, std::int64_t high) { return std::clamp(x, low, std::max(low, high)); };
+    const std::int64_t mine = state.offset(), mine_end = mine + job->shard;
+    for (int r = 0; r <= size; ++r) send[static_cast<std::size_t>(r)] = (clamp(at(owned, r), mine, mine_end) - mine) * item;
+    const std::int64_t first = at(owned, me), last = at(owned, me + 1);
+    for (int r = 0; r <= size; ++r) recv[static_cast<std::size_t>(r)] = (clamp(r * job->shard, first, last) - first) * item;
+    job->begin = first;
+    for (const Tensor& shard : {state.master(), state.m(), state.v()}) {
+        if (!shard) continue;
+        job->arrays.emplace_back((last - first) * item);
+        grid_.data->all_to_all(shard.data, send, job->arrays.back().data(), recv);
+    }
+    job_ = std::move(job);
+    thread_ = std::thread([this, job = job_.get()] { job->run([&] { write_part(*job); }); });
+}
+
+void CheckpointWriter::write_part(const Job& job) const {
+    const fs::path path = job.partial / part_name(grid_.tensor->rank(), grid_.data->rank());
+    std::vector<FileDigest::Range> ranges;
+    {
+        const auto hold = h5::lock();
+        h5::File file = h5::create_file(path);
+        h5::set_attribute(file, schema::kind, schema::kind_checkpoint_part);
+        h5::set_attribute(file, schema::version, std::int64_t{1});
+        for (std::size_t a = 0; a < job.arrays.size(); ++a) {
+            for (const ParamEntry& entry : layout_.entries()) {
+                if (owner_of(entry, job.shard) != grid_.data->rank()) continue;
+                if (entry.spec.split_axis < 0 && grid_.tensor->rank() != 0) continue;
+                const std::string name = prefixes[a] + entry.spec.name;
+                const Tensor part = job.arrays[a].tensor(entry.local, job.dtype, (entry.offset - job.begin) * size_of(job.dtype));
+                const h5::Dataset set = h5::write(file, name, part, {"1", "part of a logical tensor; checkpoint.h5 shows it whole"});
+                const auto begin = static_cast<std::int64_t>(H5Dget_offset(set));
+                ranges.push_back({name, begin, begin + part.bytes()});
+            }
+        }
+        h5::check(H5Fflush(file, H5F_SCOPE_LOCAL), path);
+    }
+    write_digest(path, std::move(ranges));
+}
+
+void CheckpointWriter::write_index(const Job& job) const {
+    const fs::path path = job.partial / "checkpoint.h5";
+    const int tensor_size = grid_.tensor->size();
+    // Where a dimension does not divide evenly, offsets differ between tensor ranks, and with them an entry's writer.
+    std::vector<ParamLayout> layouts;
+    for (int t = 0; t < tensor_size; ++t) {
+        layouts.emplace_back(t, tensor_size);
+        for (const ParamEntry& entry : layout_.entries()) layouts.back().add(entry.spec);
+    }
+    {
+        const auto hold = h5::lock();
+        h5::File file = h5::create_file(path);
+        h5::set_attribute(file, schema::kind, schema::kind_checkpoint);
+        h5::set_attribute(file, schema::version, std::int64_t{1});
+        h5::set_attribute(file, "program", message("roformer ", program_version));
+        h5::set_attribute(file, "step", job.meta.step);
+        h5::set_attribute(file, "samples", job.meta.samples);
+        h5::set_attribute(file, "model", job.meta.model);
+        h5::set_attribute(file, "input", job.meta.input);
+        h5::set_attribute(file, "identity", job.meta.identity);
+        h5::write_strings(file, "vocab", {job.meta.vocab}, {"1", "text of vocab.txt"});
+        for (std::size_t a = 0; a < job.arrays.size(); ++a) {
+            for (std::size_t e = 0; e < layout_.entries().size(); ++e) {
+                const ParamEntry& entry = layout_.entries()[e];
+                const Shape& whole = entry.spec.shape;
+                hsize_t dims[Shape::max_rank] = {};
+                for (int i = 0; i < whole.rank; ++i) dims[i] = static_cast<hsize_t>(whole[i]);
+                const h5::Dataspace space(h5::check(H5Screate_simple(whole.rank, dims, nullptr), path));
+                const h5::PropertyList create(h5::check(H5Pcreate(H5P_DATASET_CREATE), path));
+                H5Pset_obj_track_times(create, false);
+                const std::string name = prefixes[a] + entry.spec.name;
+                const int axis = entry.spec.split_axis;
+                for (int t = 0; t < (axis < 0 ? 1 : tensor_size); ++t) {
+                    hsize_t start[Shape::max_rank] = {}, part[Shape::max_rank];
+                    std::copy_n(dims, whole.rank, part);
+                    if (axis >= 0) {
+                        start[axis] = static_cast<hsize_t>(part_begin(whole[axis], t, tensor_size));
+                        part[axis] = static_cast<hsize_t>(part_begin(whole[axis], t + 1, tensor_size)) - start[axis];
+                    }
+                    const h5::Dataspace source(h5::check(H5Screate_simple(whole.rank, part, nullptr), path));
+                    const h5::Dataspace target(h5::check(H5Scopy(space), path));
+                    h5::check(H5Sselect_hyperslab(target, H5S_SELECT_SET, start, nullptr, part, nullptr), path);
+                    const int owner = owner_of(layouts[static_cast<std::size_t>(t)].entries()[e], layouts[static_cast<std::size_t>(t)].shard_size(grid_.data->size()));
+                    h5::check(H5Pset_virtual(create, target, part_name(t, owner).c_str(), name.c_str(), source), path);
+                }
+                const h5::PropertyList links(h5::check(H5Pcreate(H5P_LINK_CREATE), path));
+                H5Pset_create_intermediate_group(links, 1);
+                const h5::Dataset set(h5::check(H5Dcreate2(file, name.c_str(), h5::native_type(job.dtype), space, links, create, H5P_DEFAULT), name));
+                h5::set_attribute(set, "units", "1");
+            }
+        }
+        h5::check(H5Fflush(file, H5F_SCOPE_LOCAL), path);
+    }
+    write_digest(path, {});
+    sync_path(job.partial);
+    if (fs::exists(job.final)) fs::remove_all(job.final);  // a damaged one of the same step, found so at the start
+    rename_durably(job.partial, job.final);
+}
+
+void CheckpointWriter::retire(std::int64_t newest) const {
+    std::int64_t kept = 0;
+    for (const std::int64_t step : checkpoint_steps(folder_)) {
+        if (step > newest || ++kept <= keep_) continue;
+        fs::remove_all(checkpoint_path(folder_, step));
+    }
+}
+
+void CheckpointWriter::publish() {
+    if (!job_ || job_->published) return;
+    if (thread_.joinable()) thread_.join();
+    job_->published = true;
+    if (grid_.world.rank() != 0) return;
+    job_->state = State::busy;
+    thread_ = std::thread([this, job = job_.get()] {
+        job->run([&] {
+            write_index(*job);
+            retire(job->meta.step);
+        });
+    });
+}
+
+void CheckpointWriter::finish() {
+    if (!job_) return;
+    const auto agree = [&](const char* what) {
+        if (thread_.joinable()) thread_.join();
+        const bool failed = job_->state == State::failed;
+        std::string text;
+        if (failed) {
+            try {
+                std::rethrow_exception(job_->error);
+            } catch (const std::exception& e) {
+                text = e.what();
+            }
+        }
+        const std::vector<std::int64_t> all = grid_.world.gather(failed);
+        for (int r = 0; r < grid_.world.size(); ++r) {
+            if (!all[static_cast<std::size_t>(r)]) continue;
+            grid_.world.broadcast(text, r);
+            const std::int64_t step = job_->meta.step;
+            job_.reset();
+            fail("the checkpoint of step ", step, " could not be ", what, " (rank ", r, ": ", text,
+                 "); the one before it is untouched");
+        }
+    };
+    agree("written");
+    publish();
+    agree("published");
+    durable_ = job_->meta.step;
+    job_.reset();
+}
+
+fs::path checkpoint_path(const fs::path& folder, std::int64_t step) {
+    char name[40];
+    std::snprintf(name, sizeof name, "step-%08lld", static_cast<long long>(step));
+    return folder / name;
+}
+
+std::vector<std::int64_t> checkpoint_steps(const fs::path& folder) {
+    std::vector<std::int64_t> steps;
+    if (!fs::is_directory(folder)) return steps;
+    for (const auto& entry : fs::directory_iterator(folder)) {
+        const std::string name = entry.path().filename();
+        std::int64_t step = 0;
+        if (!name.starts_with("step-")) continue;
+        const auto [end, error] = std::from_chars(name.data() + 5, name.data() + name.size(), step);
+        if (error == std::errc() && end == name.data() + name.size()) steps.push_back(step);
+    }
+    std::sort(steps.rbegin(), steps.rend());
+    return steps;
+}
+
+void remove_partial_checkpoints(const fs::path& folder) {
+    if (!fs::is_directory(folder)) return;
+    for (const auto& entry : fs::directory_iterator(folder))
+        if (entry.path().filename().string().starts_with("step-") && entry.path().extension() == ".partial") fs::remove_all(entry.path());
+}
+
+}  // namespace rf

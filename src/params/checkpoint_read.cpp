@@ -1,0 +1,149 @@
+#include "io/files.hpp"
+#include "io/hdf5.hpp"
+#include "io/schema.hpp"
+#include "params/checkpoint.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace rf {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+h5::File open_index(const fs::path& checkpoint) {
+    const fs::path path = checkpoint / "checkpoint.h5";
+    if (!fs::exists(path)) fail_usage(checkpoint.string(), ": not a checkpoint (no checkpoint.h5 in it)");
+    h5::File file = h5::open_file(path);
+    if (!h5::has_attribute(file, schema::kind) || h5::string_attribute(file, schema::kind) != schema::kind_checkpoint)
+        fail_usage(path.string(), ": not a checkpoint (attribute \"kind\" expected to be \"", schema::kind_checkpoint, "\")");
+    return file;
+}
+
+Shape shape_of(hid_t set) {
+    const h5::Dataspace space(h5::check(H5Dget_space(set), "dataset"));
+    hsize_t dims[Shape::max_rank] = {};
+    const int rank = H5Sget_simple_extent_ndims(space);
+    if (rank < 0 || rank > Shape::max_rank) fail("a tensor with ", rank, " axes in a checkpoint");
+    H5Sget_simple_extent_dims(space, dims, nullptr);
+    Shape shape;
+    shape.rank = rank;
+    for (int i = 0; i < rank; ++i) shape[i] = static_cast<std::int64_t>(dims[i]);
+    return shape;
+}
+
+/// Reads this tensor rank's part of a logical tensor.
+void read_part(hid_t file, const std::string& name, const ParamEntry& entry, const Tensor& out) {
+    const h5::Dataset set(h5::check(H5Dopen2(file, name.c_str(), H5P_DEFAULT), name));
+    if (const Shape found = shape_of(set); found != entry.spec.shape)
+        fail_usage("checkpoint tensor ", name, " has shape ", found, ", the model's is ", entry.spec.shape);
+    const h5::Dataspace space(h5::check(H5Dget_space(set), name));
+    hsize_t start[Shape::max_rank] = {}, count[Shape::max_rank] = {};
+    for (int i = 0; i < entry.local.rank; ++i) count[i] = static_cast<hsize_t>(entry.local[i]);
+    if (entry.spec.split_axis >= 0) start[entry.spec.split_axis] = static_cast<hsize_t>(entry.split_begin);
+    h5::check(H5Sselect_hyperslab(space, H5S_SELECT_SET, start, nullptr, count, nullptr), name);
+    const h5::Dataspace memory(h5::check(H5Screate_simple(entry.local.rank, count, nullptr), name));
+    h5::check(H5Dread(set, h5::native_type(out.dtype), memory, space, H5P_DEFAULT, out.data), name);
+}
+
+void collect(hid_t group, const std::string& prefix, std::vector<std::pair<std::string, Shape>>& out) {
+    for (const std::string& name : h5::list(group)) {
+        H5O_info_t info;
+        h5::check(H5Oget_info_by_name(group, name.c_str(), &info, H5P_DEFAULT), name);
+        if (info.type == H5O_TYPE_GROUP) {
+            const h5::Group inner(h5::check(H5Gopen2(group, name.c_str(), H5P_DEFAULT), name));
+            collect(inner, prefix + name + "/", out);
+        } else if (prefix + name != "vocab") {
+            const h5::Dataset set(h5::check(H5Dopen2(group, name.c_str(), H5P_DEFAULT), name));
+            out.emplace_back(prefix + name, shape_of(set));
+        }
+    }
+}
+
+}  // namespace
+
+std::string find_checkpoint_damage(const fs::path& checkpoint, int part, int parts) {
+    std::vector<fs::path> files;
+    if (!fs::is_directory(checkpoint)) return checkpoint.string() + ": missing";
+    for (const auto& entry : fs::directory_iterator(checkpoint))
+        if (entry.path().extension() == ".h5") files.push_back(entry.path());
+    // A digest without its file is a lost file; the index must be there in any case.
+    for (const auto& entry : fs::directory_iterator(checkpoint))
+        if (entry.path().extension() == ".digest" && !fs::exists(entry.path().parent_path() / entry.path().stem()))
+            return (entry.path().parent_path() / entry.path().stem()).string() + ": missing";
+    if (!fs::exists(checkpoint / "checkpoint.h5")) return (checkpoint / "checkpoint.h5").string() + ": missing";
+    std::sort(files.begin(), files.end());
+    for (std::size_t i = 0; i < files.size(); ++i) {
+        if (static_cast<int>(i % static_cast<std::size_t>(parts)) != part) continue;
+        if (std::string damage = find_damage(files[i]); !damage.empty()) return damage;
+    }
+    return {};
+}
+
+CheckpointMeta read_checkpoint_meta(const fs::path& checkpoint) {
+    const auto hold = h5::lock();
+    const h5::File file = open_index(checkpoint);
+    CheckpointMeta meta;
+    meta.step = h5::int_attribute(file, "step");
+    meta.samples = h5::int_attribute(file, "samples");
+    meta.model = h5::string_attribute(file, "model");
+    meta.input = h5::string_attribute(file, "input");
+    meta.identity = h5::string_attribute(file, "identity");
+    const std::vector<std::string> vocab = h5::read_strings(file, "vocab");
+    if (!vocab.empty()) meta.vocab = vocab.front();
+    return meta;
+}
+
+bool read_checkpoint(const fs::path& checkpoint, const ParamLayout& layout, const ParamState& state) {
+    const auto hold = h5::lock();
+    const h5::File file = open_index(checkpoint);
+    const bool moments = state.m() && h5::exists(file, "optimizer/m");
+    const std::int64_t begin = state.offset(), end = begin + state.shard_size();
+    for (const ParamEntry& entry : layout.entries()) {
+        if (!h5::exists(file, entry.spec.name)) fail_usage(checkpoint.string(), ": tensor ", entry.spec.name, " is missing");
+        const std::int64_t from = std::max(begin, entry.offset), to = std::min(end, entry.offset + entry.local.count());
+        if (from >= to) continue;
+        const std::int64_t item = size_of(state.master().dtype);
+        const Buffer scratch(entry.local.count() * item);
+        const Tensor whole = scratch.tensor(entry.local, state.master().dtype);
+        const auto fetch = [&](const std::string& name, const Tensor& shard) {
+            read_part(file, name, entry, whole);
+            std::memcpy(static_cast<char*>(shard.data) + (from - begin) * item, scratch.data() + (from - entry.offset) * item,
+                        static_cast<std::size_t>((to - from) * item));
+        };
+        fetch(entry.spec.name, state.master());
+        if (!moments) continue;
+        fetch("optimizer/m/" + entry.spec.name, state.m());
+        fetch("optimizer/v/" + entry.spec.name, state.v());
+    }
+    return moments;
+}
+
+std::vector<std::pair<std::string, Shape>> list_checkpoint(const fs::path& checkpoint) {
+    const auto hold = h5::lock();
+    const h5::File file = open_index(checkpoint);
+    std::vector<std::pair<std::string, Shape>> tensors;
+    collect(file, "", tensors);
+    std::sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    return tensors;
+}
+
+CheckpointDigest digest_checkpoint(const fs::path& checkpoint) {
+    const auto hold = h5::lock();
+    const h5::File file = open_index(checkpoint);
+    std::string weights, state;
+    for (const auto& [name, shape] : list_checkpoint(checkpoint)) {
+        const h5::Dataset set(h5::check(H5Dopen2(file, name.c_str(), H5P_DEFAULT), name));
+        const h5::Datatype type(H5Dget_type(set));
+        const std::int64_t bytes = shape.count() * static_cast<std::int64_t>(H5Tget_size(type));
+        const Buffer data(bytes);
+        h5::check(H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data.data()), name);
+        const std::string line = message(name, ' ', shape, ' ', digest(data.data(), bytes), '\n');
+        (name.starts_with("optimizer/") ? state : weights) += line;
+    }
+    state = weights + state + message("step ", h5::int_attribute(file, "step"), " samples ", h5::int_attribute(file, "samples"), '\n');
+    return {digest(weights.data(), static_cast<std::int64_t>(weights.size())), digest(state.data(), static_cast<std::int64_t>(state.size()))};
+}
+
+}  // namespace rf
