@@ -1,5 +1,6 @@
 #pragma once
 
+#include "io/json.hpp"
 #include "params/state.hpp"
 
 #include <boost/describe.hpp>
