@@ -1,0 +1,160 @@
+#include "kernels/attention.hpp"
+
+#include "kernels/dispatch.hpp"
+#include "kernels/product.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+namespace rf {
+
+namespace {
+
+/// Query rows worked on at once: their scores against a whole sequence stay in cache.
+constexpr std::int64_t query_block = 128;
+
+template <class R>
+void multiply(const R* a, std::int64_t lda, bool trans_a, const R* b, std::int64_t ldb, bool trans_b, R* c, std::int64_t ldc, std::int64_t m,
+              std::int64_t n, std::int64_t k, bool accumulate) {
+    product(Product<R, R>{a, lda, trans_a, b, ldb, trans_b, c, ldc, m, n, k, accumulate});
+}
+
+/// One head of one sequence: `rows` rows of D elements, `stride` elements apart, as accumulators.
+template <class T, class R>
+void fetch(const T* x, std::int64_t stride, std::int64_t rows, std::int64_t d, std::vector<R>& out) {
+    out.resize(static_cast<std::size_t>(rows * d));
+    for (std::int64_t i = 0; i < rows; ++i) rows_of<T>().widen(x + i * stride, out.data() + i * d, d);
+}
+template <class T, class R>
+void put(const std::vector<R>& x, std::int64_t rows, std::int64_t d, T* out, std::int64_t stride) {
+    for (std::int64_t i = 0; i < rows; ++i) rows_of<T>().narrow(x.data() + i * d, out + i * stride, d);
+}
+
+/// Where (sequence s, head) lies, and the dropout of its query rows.
+struct Place {
+    std::int64_t begin, length, head;
+    std::uint32_t sample;
+};
+
+template <class Args>
+Place place_of(const Args& a, std::int64_t index, std::int64_t heads) {
+    const std::int32_t* bounds = indices(a.cu_seqlens);
+    const std::int64_t s = index / heads;
+    return {bounds[s], bounds[s + 1] - bounds[s], index % heads, a.sample ? static_cast<std::uint32_t>(indices(a.sample)[s]) : 0};
+}
+
+template <class Args>
+simd::DropRow query_dropout(const Args& a, const Place& p, std::int64_t row) {
+    if (!a.dropout.active()) return {};
+    return drop_row(a.dropout, p.sample, static_cast<std::uint32_t>(row), a.dropout.detail * 256 + static_cast<std::uint32_t>(a.first_head + p.head));
+}
+
+template <class R>
+struct Scratch {
+    std::vector<R> q, k, v, out, d_out, scores, d_scores, dq, dk, dv;
+};
+
+template <class T>
+void forward(const Attention& a, const Place& p, Scratch<simd::Real<T>>& w) {
+    using R = simd::Real<T>;
+    const std::int64_t tokens = a.qkv.shape[0], heads = a.qkv.shape[2], d = a.qkv.shape[3], n = p.length, width = heads * d;
+    const T* q = raw<T>(a.qkv) + p.begin * 3 * width + p.head * d;
+    fetch(q + width, 3 * width, n, d, w.k);
+    fetch(q + 2 * width, 3 * width, n, d, w.v);
+    for (std::int64_t from = 0; from < n; from += query_block) {
+        const std::int64_t rows = std::min(query_block, n - from);
+        fetch(q + from * 3 * width, 3 * width, rows, d, w.q);
+        w.scores.resize(static_cast<std::size_t>(rows * n));
+        w.out.resize(static_cast<std::size_t>(rows * d));
+        multiply(w.q.data(), d, false, w.k.data(), d, true, w.scores.data(), n, rows, n, d, false);
+        for (std::int64_t i = 0; i < rows; ++i) {
+            const auto row = reals_of<R>().softmax(w.scores.data() + i * n, n, static_cast<R>(a.scale), query_dropout(a, p, from + i));
+            raw<R>(a.log_sum)[p.head * tokens + p.begin + from + i] = row.maximum + std::log(row.sum);
+        }
+        multiply(w.scores.data(), n, false, w.v.data(), d, false, w.out.data(), d, rows, d, n, false);
+        put(w.out, rows, d, raw<T>(a.context) + (p.begin + from) * width + p.head * d, width);
+    }
+}
+
+template <class T>
+void backward(const AttentionBackward& a, const Place& p, Scratch<simd::Real<T>>& w) {
+    using R = simd::Real<T>;
+    const std::int64_t tokens = a.qkv.shape[0], heads = a.qkv.shape[2], d = a.qkv.shape[3], n = p.length, width = heads * d;
+    const T* q = raw<T>(a.qkv) + p.begin * 3 * width + p.head * d;
+    T* dq = raw<T>(a.d_qkv) + p.begin * 3 * width + p.head * d;
+    fetch(q + width, 3 * width, n, d, w.k);
+    fetch(q + 2 * width, 3 * width, n, d, w.v);
+    w.dk.resize(static_cast<std::size_t>(n * d));
+    w.dv.resize(static_cast<std::size_t>(n * d));
+    for (std::int64_t from = 0; from < n; from += query_block) {
+        const std::int64_t rows = std::min(query_block, n - from), at = (p.begin + from) * width + p.head * d;
+        const bool further = from > 0;
+        fetch(q + from * 3 * width, 3 * width, rows, d, w.q);
+        fetch(raw<T>(a.context) + at, width, rows, d, w.out);
+        fetch(raw<T>(a.d_context) + at, width, rows, d, w.d_out);
+        w.scores.resize(static_cast<std::size_t>(rows * n));
+        w.d_scores.resize(static_cast<std::size_t>(rows * n));
+        w.dq.resize(static_cast<std::size_t>(rows * d));
+        multiply(w.q.data(), d, false, w.k.data(), d, true, w.scores.data(), n, rows, n, d, false);
+        multiply(w.d_out.data(), d, false, w.v.data(), d, true, w.d_scores.data(), n, rows, n, d, false);
+        for (std::int64_t i = 0; i < rows; ++i) {
+            const R mean = rows_of<R>().dot(w.d_out.data() + i * d, w.out.data() + i * d, d);
+            reals_of<R>().softmax_backward(w.scores.data() + i * n, w.d_scores.data() + i * n, n, static_cast<R>(a.scale),
+                                           raw<R>(a.log_sum)[p.head * tokens + p.begin + from + i], mean, query_dropout(a, p, from + i));
+        }
+        multiply(w.scores.data(), n, true, w.d_out.data(), d, false, w.dv.data(), d, n, d, rows, further);
+        multiply(w.d_scores.data(), n, true, w.q.data(), d, false, w.dk.data(), d, n, d, rows, further);
+        multiply(w.d_scores.data(), n, false, w.k.data(), d, false, w.dq.data(), d, rows, d, n, false);
+        put(w.dq, rows, d, dq + from * 3 * width, 3 * width);
+    }
+    put(w.dk, n, d, dq + width, 3 * width);
+    put(w.dv, n, d, dq + 2 * width, 3 * width);
+}
+
+template <class Args>
+void check(const Args& a) {
+    RF_REQUIRE(a.qkv.shape.rank == 4 && a.qkv.shape[1] == 3, "qkv must be [T, 3, h, D]");
+    const std::int64_t t = a.qkv.shape[0], h = a.qkv.shape[2], d = a.qkv.shape[3];
+    RF_REQUIRE((a.context.shape == Shape{t, h, d}) && (a.log_sum.shape == Shape{h, t}), "context must be [T, h, D] and log_sum [h, T]");
+    RF_REQUIRE(a.cu_seqlens.shape.rank == 1 && a.cu_seqlens.shape[0] >= 1, "cu_seqlens must be [S+1]");
+    RF_REQUIRE(!a.dropout.active() || a.sample.shape == Shape{a.cu_seqlens.shape[0] - 1}, "dropout needs sample [S]");
+}
+
+/// body(place, scratch) for every (sequence, head); each is one thread's, so its sums have one order.
+template <class T, class Args, class Body>
+void for_heads(const Args& a, const Body& body) {
+    const std::int64_t heads = a.qkv.shape[2], count = (a.cu_seqlens.shape[0] - 1) * heads;
+#pragma omp parallel
+    {
+        Scratch<simd::Real<T>> scratch;
+#pragma omp for schedule(dynamic)
+        for (std::int64_t i = 0; i < count; ++i) {
+            const Place place = place_of(a, i, heads);
+            if (place.length > 0) body(place, scratch);
+        }
+    }
+}
+
+}  // namespace
+
+void attention(Stream& stream, const Attention& a) {
+    require_cpu(stream);
+    check(a);
+    dispatch(a.qkv.dtype, [&](auto type) {
+        using T = decltype(type);
+        for_heads<T>(a, [&](const Place& p, auto& scratch) { forward<T>(a, p, scratch); });
+    });
+}
+
+void attention_backward(Stream& stream, const AttentionBackward& a) {
+    require_cpu(stream);
+    check(a);
+    RF_REQUIRE(a.d_context.shape == a.context.shape && a.d_qkv.shape == a.qkv.shape, "d_context must be [T, h, D] and d_qkv [T, 3, h, D]");
+    dispatch(a.qkv.dtype, [&](auto type) {
+        using T = decltype(type);
+        for_heads<T>(a, [&](const Place& p, auto& scratch) { backward<T>(a, p, scratch); });
+    });
+}
+
+}  // namespace rf

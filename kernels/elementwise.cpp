@@ -1,0 +1,56 @@
+#include "kernels/elementwise.hpp"
+
+#include "kernels/dispatch.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace rf {
+
+namespace {
+constexpr std::int64_t run = 1 << 14;
+
+template <class Body>
+void for_runs(std::int64_t n, const Body& body) {
+#pragma omp parallel for schedule(static)
+    for (std::int64_t begin = 0; begin < n; begin += run) body(begin, std::min(run, n - begin));
+}
+}  // namespace
+
+void add(Stream& stream, const Add& a) {
+    require_cpu(stream);
+    RF_REQUIRE(a.x.count() == a.y.count() && a.x.dtype == a.y.dtype, "add of ", a.x.shape, " to ", a.y.shape);
+    dispatch(a.x.dtype, [&](auto type) {
+        using T = decltype(type);
+        for_runs(a.x.count(), [&](std::int64_t i, std::int64_t n) { rows_of<T>().add(raw<T>(a.x) + i, raw<T>(a.y) + i, n); });
+    });
+}
+
+void cast(Stream& stream, const Cast& a) {
+    require_cpu(stream);
+    RF_REQUIRE(a.x.count() == a.y.count(), "cast of ", a.x.shape, " to ", a.y.shape);
+    const Dtype from = a.x.dtype, to = a.y.dtype;
+    const auto& t = simd::table();
+    for_runs(a.x.count(), [&](std::int64_t i, std::int64_t n) {
+        if (from == to)
+            std::memcpy(static_cast<char*>(a.y.data) + i * size_of(to), static_cast<const char*>(a.x.data) + i * size_of(to),
+                        static_cast<std::size_t>(n * size_of(to)));
+        else if (from == Dtype::bf16 && to == Dtype::f32)
+            t.bf16.widen(raw<std::uint16_t>(a.x) + i, raw<float>(a.y) + i, n);
+        else if (from == Dtype::f32 && to == Dtype::bf16)
+            t.bf16.narrow(raw<float>(a.x) + i, raw<std::uint16_t>(a.y) + i, n);
+        else if (from == Dtype::f32 && to == Dtype::f64)
+            t.f32_to_f64(raw<float>(a.x) + i, raw<double>(a.y) + i, n);
+        else if (from == Dtype::f64 && to == Dtype::f32)
+            t.f64_to_f32(raw<double>(a.x) + i, raw<float>(a.y) + i, n);
+        else
+            fail("no cast from ", name_of(from), " to ", name_of(to));
+    });
+}
+
+void fill_zero(Stream& stream, const Tensor& y) {
+    require_cpu(stream);
+    for_runs(y.bytes(), [&](std::int64_t i, std::int64_t n) { std::memset(static_cast<char*>(y.data) + i, 0, static_cast<std::size_t>(n)); });
+}
+
+}  // namespace rf

@@ -1,0 +1,135 @@
+#pragma once
+/// The vector code of this folder exists once for every instruction set; a `Table` holds one set's functions.
+/// They work on one row (or one flat run) and never start threads. f32 results are the same bits in every table:
+/// sixteen lanes everywhere, one fixed tree to join them, no fused multiply-add, an exp() of products and sums only.
+///
+/// This header is included by files compiled for AVX2 and AVX-512: it may hold no inline function, since the linker
+/// could keep that copy for the whole program.
+
+#include <cstdint>
+
+namespace rf {
+enum class Isa;
+}
+
+namespace rf::simd {
+
+/// Storage types are float, double and std::uint16_t (the bits of a bf16). `Real` is what they are computed in.
+template <class T> struct RealOf { using type = T; };
+template <> struct RealOf<std::uint16_t> { using type = float; };
+template <class T> using Real = typename RealOf<T>::type;
+
+/// Dropout of one row; see kernels/dropout.hpp for the meaning of the bits.
+struct DropRow {
+    std::uint32_t threshold = 0;  ///< 0: off
+    std::uint32_t key[2] = {};
+    std::uint32_t position = 0, sample = 0, stream = 0;
+    double scale = 1;
+};
+
+template <class T> struct AddNormRow {
+    const T* x = nullptr;  ///< or absent
+    const T* f = nullptr;
+    T* y = nullptr;
+    Real<T>* z = nullptr;  ///< scratch of n elements
+    std::int64_t n = 0;
+    double alpha = 1, epsilon = 0;
+    bool normalise = true;
+};
+
+template <class T> struct AddNormBackwardRow {
+    const T* dy = nullptr;
+    const T* y = nullptr;
+    const T* f = nullptr;  ///< only when the sum is wanted
+    T* dx = nullptr;       ///< or absent
+    T* df = nullptr;
+    std::int64_t n = 0;
+    Real<T> inv_rms = 1;
+    double alpha = 1;
+    bool normalise = true;
+};
+
+template <class R> struct SoftmaxRow {
+    R maximum = 0;
+    R sum = 0;  ///< of exp(scale * score - maximum)
+};
+
+/// Functions on stored elements.
+template <class T> struct RowTable {
+    using R = Real<T>;
+    /// See kernels/add_norm.hpp; returns 1 / rms (1 when not normalising).
+    R (*add_norm)(const AddNormRow<T>& row, const DropRow& drop);
+    /// Returns sum(dz * dropout(f)), or 0 without f.
+    R (*add_norm_backward)(const AddNormBackwardRow<T>& row, const DropRow& drop);
+    /// y = dropout(x)
+    void (*dropout)(const T* x, T* y, std::int64_t n, const DropRow& drop);
+    /// Pairs (2i, 2i+1) of x turned by the angles of table [n/2, 2] (cos, sin) times `direction` (1 or -1). n is even.
+    void (*rotate)(T* x, const R* table, std::int64_t n, R direction);
+    void (*relu)(const T* x, T* y, std::int64_t n);
+    void (*relu_backward)(const T* y, const T* dy, T* dx, std::int64_t n);
+    /// y += x
+    void (*add)(const T* x, T* y, std::int64_t n);
+    /// sum += x
+    void (*accumulate)(const T* x, R* sum, std::int64_t n);
+    /// y = a + b, where either may be absent (zero).
+    void (*sum_rows)(const T* a, const T* b, T* y, std::int64_t n);
+    R (*dot)(const T* a, const T* b, std::int64_t n);
+    void (*widen)(const T* x, R* y, std::int64_t n);
+    void (*narrow)(const R* x, T* y, std::int64_t n);
+    /// d_j = (exp(logit_j - maximum) / sum - [j == target]) * factor; `target` out of [0, n): none. d may be logits.
+    void (*softmax_gradient)(const R* logits, T* d, std::int64_t n, SoftmaxRow<R> row, std::int64_t target, R factor);
+};
+
+template <class R> struct MomentRule {
+    R beta1, rest1, beta2, rest2;  ///< rest = 1 - beta
+    R epsilon, decay, correction1, correction2, gradient_factor;
+};
+
+template <class R> struct MomentRun {
+    R* weight;
+    R* m;
+    R* v;
+    const R* gradient;
+    std::int64_t n;
+};
+
+struct SquareSums {
+    double weight = 0, update = 0, gradient = 0;
+};
+
+/// Functions on accumulators (f32 or f64).
+template <class R> struct RealTable {
+    /// scores -> dropout(softmax(scale * scores)), in place.
+    SoftmaxRow<R> (*softmax)(R* scores, std::int64_t n, R scale, const DropRow& drop);
+    /// In: scores, d_p (gradient of the dropped probabilities). Out: scores = dropout(p), d_p = gradient of the
+    /// scores = p * (dropout'(d_p) - mean) * scale, where p = exp(scale * score - log_sum).
+    void (*softmax_backward)(R* scores, R* d_p, std::int64_t n, R scale, R log_sum, R mean, const DropRow& drop);
+    /// The largest element and the lowest index where it stands. n > 0.
+    std::int64_t (*largest)(const R* x, std::int64_t n, R* value);
+    R (*exp_sum)(const R* x, std::int64_t n, R maximum);
+    void (*exp)(const R* x, R* y, std::int64_t n);
+    double (*square_sum)(const R* x, std::int64_t n);
+    SquareSums (*update_moments)(const MomentRun<R>& run, const MomentRule<R>& rule);
+    void (*apply_update)(const MomentRun<R>& run, const MomentRule<R>& rule, R rate);
+};
+
+struct Table {
+    RowTable<float> f32;
+    RowTable<std::uint16_t> bf16;
+    RowTable<double> f64;
+    RealTable<float> real32;
+    RealTable<double> real64;
+    void (*f32_to_f64)(const float* x, double* y, std::int64_t n);
+    void (*f64_to_f32)(const double* x, float* y, std::int64_t n);
+    /// The 16-bit draws of elements [0, n) of a row.
+    void (*dropout_bits)(const DropRow& drop, std::uint16_t* bits, std::int64_t n);
+};
+
+extern const Table baseline_table, avx2_table, avx512_table;
+
+/// The functions of one instruction set; the caller knows that the processor has it.
+const Table& table_of(Isa isa);
+/// The functions of `cpu_isa()`.
+const Table& table();
+
+}  // namespace rf::simd
