@@ -1,0 +1,89 @@
+#include "app/loaded_model.hpp"
+#include "core/log.hpp"
+#include "io/files.hpp"
+#include "io/hdf5.hpp"
+#include "io/schema.hpp"
+#include "kernels/elementwise.hpp"
+
+#include <iostream>
+#include <numeric>
+
+namespace rf::app {
+
+namespace {
+
+/// Tokens of one packed batch; results do not depend on it.
+constexpr std::int64_t batch_tokens = 8192;
+
+Example encode_line(const LoadedModel& loaded, const std::string& line, std::size_t number) {
+    Example example;
+    example.ids.push_back(loaded.vocab().cls());
+    try {
+        loaded.tokenizer().tokenize(line, example.ids);
+    } catch (const Error& e) {
+        fail_usage("standard input, line ", number + 1, ": ", e.what());
+    }
+    example.ids.resize(std::min(example.ids.size(), static_cast<std::size_t>(longest_line) - 1));
+    example.ids.push_back(loaded.vocab().sep());
+    return example;
+}
+
+}  // namespace
+
+int run_encode(const Invocation& invocation, World& world) {
+    const std::string out = invocation.need("out");
+    LoadedModel loaded(invocation, world);
+    Communicator& all = world.communicator();
+    const std::vector<std::string> lines = read_lines(all, std::cin);
+    const std::int64_t c = loaded.model().config().hidden_size;
+    // Lines in runs of even token counts: rank r takes the r-th run.
+    std::vector<Example> examples;
+    std::vector<std::int64_t> offsets{0};
+    for (std::size_t i = 0; i < lines.size(); ++i) {
+        examples.push_back(encode_line(loaded, lines[i], i));
+        offsets.push_back(offsets.back() + static_cast<std::int64_t>(examples.back().ids.size()));
+    }
+    const auto line_at = [&](int r) {
+        const std::int64_t token = part_begin(offsets.back(), r, all.size());
+        return static_cast<std::size_t>(std::lower_bound(offsets.begin(), offsets.end(), token) - offsets.begin());
+    };
+    const std::size_t begin = line_at(all.rank()), end = line_at(all.rank() + 1);
+    std::vector<float> hidden;
+    hidden.reserve(static_cast<std::size_t>((offsets[end] - offsets[begin]) * c));
+    for (std::size_t i = begin; i < end;) {
+        PackedBatch batch;
+        batch.clear();
+        for (const std::size_t first = i; i < end && (i == first || offsets[i + 1] - offsets[first] <= batch_tokens); ++i)
+            batch.append(examples[i], i);
+        const Tensor x = loaded.model().encode(batch, loaded.alpha());
+        const std::size_t at = hidden.size();
+        hidden.resize(at + static_cast<std::size_t>(x.count()));
+        cast(loaded.model().stream(), {.x = x, .y = view(hidden.data() + at, x.shape)});
+        log::live(message("encoded ", i - begin, " of ", end - begin, " lines"));
+    }
+    // Pieces go to rank 0 in rank order.
+    std::vector<std::int64_t> send(static_cast<std::size_t>(all.size()) + 1, static_cast<std::int64_t>(hidden.size() * sizeof(float)));
+    send[0] = 0;
+    std::vector<std::int64_t> recv(static_cast<std::size_t>(all.size()) + 1, 0);
+    std::vector<float> whole(all.rank() == 0 ? static_cast<std::size_t>(offsets.back() * c) : 0);
+    if (all.rank() == 0)
+        for (int r = 0; r <= all.size(); ++r) recv[static_cast<std::size_t>(r)] = offsets[line_at(r)] * c * static_cast<std::int64_t>(sizeof(float));
+    all.all_to_all(hidden.data(), send, whole.data(), recv);
+    if (all.rank() != 0) return 0;
+    const std::string partial = out + ".partial";
+    {
+        const auto hold = h5::lock();
+        h5::File file = h5::create_file(partial);
+        h5::set_attribute(file, schema::kind, schema::kind_hidden);
+        h5::set_attribute(file, schema::version, std::int64_t{1});
+        h5::write(file, "hidden", view(whole.data(), {offsets.back(), c}), {"1", "last hidden states [tokens, C], [CLS] and [SEP] included"});
+        h5::write_vector(file, "offsets", offsets, {"tokens", "first token of each line [lines + 1]"});
+        h5::check(H5Fflush(file, H5F_SCOPE_LOCAL), partial);
+    }
+    sync_path(partial);
+    rename_durably(partial, out);
+    log::info("encoded ", lines.size(), " lines, ", offsets.back(), " tokens -> ", out);
+    return 0;
+}
+
+}  // namespace rf::app

@@ -1,0 +1,66 @@
+#include "app/loaded_model.hpp"
+
+#include "io/files.hpp"
+#include "optim/schedule.hpp"
+#include "train/pretrain.hpp"
+
+#include <algorithm>
+
+namespace rf::app {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+fs::path newest_checkpoint(const std::string& given) {
+    const fs::path path = given;
+    if (fs::exists(path / "checkpoint.h5")) return path;
+    for (const fs::path& folder : {path / "checkpoints", path})
+        for (const std::int64_t step : checkpoint_steps(folder))
+            if (find_checkpoint_damage(checkpoint_path(folder, step)).empty()) return checkpoint_path(folder, step);
+    fail_usage("--checkpoint ", given, ": neither a checkpoint nor an output folder with a valid one");
+}
+
+/// The schedule's alpha at the step the checkpoint was written.
+double saved_alpha(const CheckpointMeta& meta, const ModelConfig& config) {
+    if (config.residual_mode != "alpha") return 1;
+    const json::value input = boost::json::parse(meta.input);
+    return Schedule(input.at("schedule").at("alpha"), {"checkpoint", "schedule.alpha"}).at(meta.step);
+}
+
+}  // namespace
+
+LoadedModel::LoadedModel(const Invocation& invocation, World& world) : grid_(world.communicator(), 1) {
+    share_cores(world, 0);
+    const fs::path path = newest_checkpoint(invocation.need("checkpoint"));
+    if (const std::string damage = find_checkpoint_damage(path); !damage.empty()) fail_usage("--checkpoint ", damage);
+    const CheckpointMeta meta = read_checkpoint_meta(path);
+    ModelConfig config;
+    json::read(boost::json::parse(meta.model), config, {path.string(), "model"});
+    const std::string given = invocation.option("vocab", "");
+    vocab_ = std::make_unique<Vocabulary>(given.empty() ? Vocabulary::parse(meta.vocab, path.string() + ": vocab") : Vocabulary::read(given));
+    if (!meta.vocab.empty() && vocab_->digest() != rf::digest(meta.vocab.data(), static_cast<std::int64_t>(meta.vocab.size())))
+        fail_usage("--vocab ", given, " is not the vocabulary the checkpoint was trained with");
+    tokenizer_ = std::make_unique<Tokenizer>(*vocab_);
+    const Dtype dtype = resolve_dtype(invocation.option("dtype", "auto"), {"--dtype", ""});
+    alpha_ = saved_alpha(meta, config);
+    model_ = std::make_unique<MlmModel>(config, grid_, dtype, false, longest_line, 0);
+    model_->load(path);
+}
+
+std::vector<std::string> read_lines(Communicator& world, std::istream& in) {
+    std::string all;
+    if (world.rank() == 0) all.assign(std::istreambuf_iterator<char>(in), {});
+    world.broadcast(all, 0);
+    if (all.empty()) fail_usage("no text on standard input");
+    std::vector<std::string> lines;
+    for (std::size_t at = 0; at < all.size();) {
+        const std::size_t end = std::min(all.find('\n', at), all.size());
+        lines.push_back(all.substr(at, end - at));
+        if (!lines.back().empty() && lines.back().back() == '\r') lines.back().pop_back();
+        at = end + 1;
+    }
+    return lines;
+}
+
+}  // namespace rf::app

@@ -1,0 +1,40 @@
+#pragma once
+/// A checkpoint ready for use on text: what `encode` and `fill-mask` share.
+
+#include "app/command.hpp"
+#include "text/tokenizer.hpp"
+#include "text/vocabulary.hpp"
+#include "train/mlm_model.hpp"
+
+#include <istream>
+
+namespace rf::app {
+
+class LoadedModel {
+public:
+    /// Options --checkpoint (a checkpoint, or an output folder: its newest) and, optionally, --vocab (else the
+    /// vocabulary kept in the checkpoint) and --dtype.
+    LoadedModel(const Invocation& invocation, World& world);
+
+    const Vocabulary& vocab() const { return *vocab_; }
+    const Tokenizer& tokenizer() const { return *tokenizer_; }
+    MlmModel& model() { return *model_; }
+    ParallelGrid& grid() { return grid_; }
+    /// Residual weight the checkpoint was saved with.
+    double alpha() const { return alpha_; }
+
+private:
+    ParallelGrid grid_;
+    double alpha_ = 1;
+    std::unique_ptr<Vocabulary> vocab_;
+    std::unique_ptr<Tokenizer> tokenizer_;
+    std::unique_ptr<MlmModel> model_;
+};
+
+/// Longest line that encode and fill-mask take, in tokens with [CLS] and [SEP]; a longer one is cut and counted.
+inline constexpr std::int64_t longest_line = 4096;
+
+/// All lines of standard input, on every rank (rank 0 reads). A UsageError when there is none.
+std::vector<std::string> read_lines(Communicator& world, std::istream& in);
+
+}  // namespace rf::app

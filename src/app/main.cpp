@@ -1,0 +1,174 @@
+/// The command line: roformer <command> [input.json] [--set key.path=value …]. Exit codes: 0 done, 1 failed, 2 bad usage
+/// or input, 75 stopped after a durable checkpoint.
+
+#include "app/command.hpp"
+#include "core/build.hpp"
+#include "core/log.hpp"
+
+#include <algorithm>
+#include <iostream>
+#include <new>
+
+namespace rf::app {
+
+namespace {
+
+void print_help(std::ostream& out) {
+    out << "roformer " << program_version << ": trains RoFormerV2 encoders\n\n"
+        << "usage: [mpirun -n N] roformer <command> [input.json] [--set key.path=value ...] [--defaults] [--help] [--version]\n\n";
+    for (const Command& c : commands()) {
+        const std::string left = c.name + " " + c.arguments;
+        out << "  " << left << std::string(left.size() < 58 ? 60 - left.size() : 2, ' ') << c.summary << '\n';
+    }
+    out << "\nAn input is strict JSON; --defaults prints every key of a command. --restart starts over in the output folder.\n"
+           "Exit codes: 0 done, 1 failed, 2 bad usage or input, 75 stopped after a durable checkpoint (run the same command again).\n";
+}
+
+std::string nearest_command(const std::string& name) {
+    for (const Command& c : commands())
+        if (c.name.find(name) != std::string::npos || name.find(c.name) != std::string::npos) return " (did you mean " + c.name + "?)";
+    return "";
+}
+
+const Command& find_command(const std::string& name) {
+    for (const Command& c : commands())
+        if (c.name == name) return c;
+    std::string known;
+    for (const Command& c : commands()) known += (known.empty() ? "" : ", ") + c.name;
+    fail_usage("unknown command \"", name, "\"", nearest_command(name), "; commands: ", known);
+}
+
+/// What is left of the command line once help, version and defaults are dealt with.
+struct Parsed {
+    Invocation invocation;
+    bool help = false, defaults = false;
+};
+
+Parsed parse(const Command& command, const std::vector<std::string>& words) {
+    Parsed parsed;
+    Invocation& call = parsed.invocation;
+    call.command = command.name;
+    for (std::size_t i = 0; i < words.size(); ++i) {
+        const std::string& word = words[i];
+        if (!word.starts_with("--")) {
+            call.positional.push_back(word);
+            continue;
+        }
+        std::string name = word.substr(2), value;
+        const std::size_t equals = name.find('=');
+        const bool inside = equals != std::string::npos;
+        if (inside) value = name.substr(equals + 1), name.resize(equals);
+        if (!inside && name == "help") parsed.help = true;
+        else if (!inside && name == "defaults") parsed.defaults = true;
+        else if (!inside && name == "restart") call.restart = true;
+        else if (name == "set" || std::count(command.options.begin(), command.options.end(), name)) {
+            if (!inside && i + 1 == words.size()) fail_usage("--", name, " needs a value");
+            if (!inside) value = words[++i];
+            if (name == "set") call.assignments.push_back(value);
+            else call.options[name] = value;
+        } else {
+            std::string known = "--help";
+            if (command.takes_input) known += ", --set, --defaults, --restart";
+            for (const std::string& option : command.options) known += ", --" + option;
+            fail_usage("unknown option ", word, " of ", command.name, "; known: ", known);
+        }
+    }
+    if (command.takes_input && call.positional.size() > 1) fail_usage(command.name, " takes one input file, found ", call.positional.size());
+    if (!command.takes_input && !call.assignments.empty()) fail_usage(command.name, " takes no --set");
+    return parsed;
+}
+
+int run(const std::vector<std::string>& words, World& world) {
+    if (words.empty()) {
+        if (world.communicator().rank() == 0) print_help(std::cerr);
+        return 2;
+    }
+    if (words[0] == "--help" || words[0] == "-h" || words[0] == "help") {
+        if (world.communicator().rank() == 0) print_help(std::cout);
+        return 0;
+    }
+    if (words[0] == "--version") {
+        if (world.communicator().rank() == 0) std::cout << "roformer " << program_version << '\n';
+        return 0;
+    }
+    const Command& command = find_command(words[0]);
+    const Parsed parsed = parse(command, {words.begin() + 1, words.end()});
+    if (parsed.help) {
+        if (world.communicator().rank() == 0)
+            std::cout << "usage: roformer " << command.name << ' ' << command.arguments << "\n\n" << command.summary << '\n';
+        return 0;
+    }
+    if (parsed.defaults) {
+        if (!command.defaults) fail_usage(command.name, " has no input and so no defaults");
+        if (world.communicator().rank() == 0) std::cout << json::pretty(command.defaults());
+        return 0;
+    }
+    return command.run(parsed.invocation, world);
+}
+
+}  // namespace
+
+const std::vector<Command>& commands() {
+    static const std::vector<Command> table = {
+        {"build-vocab", "[input.json]", "text -> vocab.txt", {}, true, &run_build_vocab, &build_vocab_defaults},
+        {"build-corpus", "[input.json]", "text, vocab.txt -> HDF5 corpus shards", {}, true, &run_build_corpus, &build_corpus_defaults},
+        {"tokenize", "--vocab V", "lines on stdin -> a line of ids each", {"vocab"}, false, &run_tokenize, nullptr},
+        {"pretrain", "[input.json]", "corpus, model -> checkpoints, results.h5", {}, true, &run_pretrain, &pretrain_defaults},
+        {"encode", "--checkpoint C --out F.h5 [--vocab V]", "lines on stdin -> hidden states", {"checkpoint", "vocab", "out", "dtype"},
+         false, &run_encode, nullptr},
+        {"fill-mask", "--checkpoint C [--vocab V] [--top K]", "lines with [MASK] on stdin -> candidates",
+         {"checkpoint", "vocab", "top", "dtype"}, false, &run_fill_mask, nullptr},
+        {"inspect", "FILE...", "any file of this program -> what it is", {}, false, &run_inspect, nullptr},
+        {"verify", "PATH...", "corpus or checkpoint -> recomputes every digest", {}, false, &run_verify, nullptr},
+        {"bench", "[input.json]", "model, lengths -> tokens/s, FLOP/s -> bench.h5", {}, true, &run_bench, &bench_defaults},
+    };
+    return table;
+}
+
+const std::string& Invocation::need(const std::string& name) const {
+    const auto found = options.find(name);
+    if (found == options.end()) fail_usage(command, " needs --", name);
+    return found->second;
+}
+
+std::string Invocation::option(const std::string& name, const std::string& otherwise) const {
+    const auto found = options.find(name);
+    return found == options.end() ? otherwise : found->second;
+}
+
+json::value read_input(const Invocation& invocation, json::Place& place) {
+    json::value input = boost::json::object{};
+    place = {"--set", ""};
+    if (!invocation.positional.empty()) {
+        place.file = invocation.positional[0];
+        input = json::parse_file(place.file);
+    }
+    for (const std::string& assignment : invocation.assignments) json::set(input, assignment);
+    return input;
+}
+
+}  // namespace rf::app
+
+int main(int argc, char** argv) {
+    rf::World world(argc, argv);
+    rf::Communicator& all = world.communicator();
+    rf::log::set_rank(all.rank(), all.size());
+    const auto report = [&](const char* text) {
+        rf::log::write_line(all.size() > 1 ? rf::message("[rank ", all.rank(), "] error: ", text) : rf::message("error: ", text));
+    };
+    try {
+        return rf::app::run({argv + 1, argv + argc}, world);
+    } catch (const rf::UsageError& e) {
+        // Every rank met it alike, or will never hear of it: the first to come says it and ends all.
+        report(e.what());
+        if (all.size() > 1) world.abort(2);
+        return 2;
+    } catch (const std::bad_alloc&) {
+        report("out of memory (use more ranks, a smaller batch or a smaller model)");
+        world.abort(1);
+    } catch (const std::exception& e) {
+        report(e.what());
+        if (all.size() > 1) world.abort(1);
+        return 1;
+    }
+}

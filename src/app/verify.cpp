@@ -1,0 +1,54 @@
+#include "app/command.hpp"
+#include "core/log.hpp"
+#include "io/files.hpp"
+#include "params/checkpoint.hpp"
+
+#include <algorithm>
+#include <filesystem>
+
+namespace rf::app {
+
+namespace fs = std::filesystem;
+
+/// Files that carry a digest under the given paths; a file named itself must have one.
+static std::vector<fs::path> digested_files(const std::vector<std::string>& paths) {
+    std::vector<fs::path> files;
+    for (const std::string& name : paths) {
+        if (!fs::exists(name)) fail_usage(name, " does not exist");
+        if (!fs::is_directory(name)) {
+            files.emplace_back(name);
+            continue;
+        }
+        const std::size_t before = files.size();
+        for (const auto& entry : fs::recursive_directory_iterator(name)) {
+            const std::string text = entry.path().string();
+            if (entry.path().extension() == ".digest") files.emplace_back(text.substr(0, text.size() - 7));
+            // A checkpoint's file without a digest is damage, too; results and hidden states carry none.
+            const bool in_checkpoint = entry.path().extension() == ".h5" && entry.path().parent_path().filename().string().starts_with("step-");
+            if (in_checkpoint) files.push_back(entry.path());
+        }
+        if (files.size() == before) fail_usage(name, ": holds no corpus and no checkpoint");
+    }
+    std::sort(files.begin(), files.end());
+    files.erase(std::unique(files.begin(), files.end()), files.end());
+    return files;
+}
+
+int run_verify(const Invocation& invocation, World& world) {
+    if (invocation.positional.empty()) fail_usage("verify needs at least one path");
+    Communicator& all = world.communicator();
+    const std::vector<fs::path> files = digested_files(invocation.positional);
+    double damaged = 0;
+    for (std::size_t i = 0; i < files.size(); ++i) {
+        if (static_cast<int>(i % static_cast<std::size_t>(all.size())) != all.rank()) continue;
+        if (const std::string damage = find_damage(files[i]); !damage.empty()) {
+            log::write_line("damaged: " + damage);
+            damaged += 1;
+        }
+    }
+    damaged = all.sum(damaged);
+    log::info("verified ", files.size(), " files: ", damaged == 0 ? "all agree with their digests" : message(damaged, " damaged"));
+    return damaged == 0 ? 0 : 1;
+}
+
+}  // namespace rf::app

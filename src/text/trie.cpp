@@ -1,0 +1,164 @@
+#include "text/trie.hpp"
+
+#include "core/check.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+namespace rf {
+
+/// Places the nodes breadth first. Free slots are a doubly linked list in rising order.
+class TrieBuilder {
+public:
+    TrieBuilder(Trie& trie, std::span<const Trie::Entry> entries) : trie_(trie) {
+        number_characters(entries);
+        sort(entries);
+        grow(2 * static_cast<std::size_t>(alphabet_) + 64);
+        take(Trie::root);
+        Range all{Trie::root, 0, static_cast<std::uint32_t>(items_.size()), 0};
+        std::vector<Range> level{all}, next;
+        while (!level.empty()) {
+            next.clear();
+            for (const Range& range : level) place_children(range, next);
+            std::swap(level, next);
+        }
+        // A step may look one whole alphabet beyond any base.
+        std::int32_t last = 0;
+        for (const Trie::Node& node : trie_.nodes_) last = std::max(last, node.base);
+        trie_.nodes_.resize(static_cast<std::size_t>(last + alphabet_ + 1));
+    }
+
+private:
+    struct Item {
+        std::uint64_t head;  ///< first four codes, for a fast sort
+        const std::uint16_t* codes;
+        std::uint32_t length;
+        std::int32_t value;
+    };
+    /// Strings [begin, end) share their first `depth` codes; `node` stands for these.
+    struct Range {
+        std::int32_t node;
+        std::uint32_t begin, end, depth;
+    };
+    /// Attempts to fit siblings into gaps before they go to the end of the array: bounds the time of the build.
+    static constexpr int max_attempts = 32;
+
+    void number_characters(std::span<const Trie::Entry> entries) {
+        char32_t top = 0;
+        for (const auto& entry : entries)
+            for (const char32_t c : entry.key) top = std::max(top, c);
+        std::vector<std::uint32_t> count(top + 1);
+        for (const auto& entry : entries)
+            for (const char32_t c : entry.key) ++count[c];
+        std::vector<char32_t> seen;
+        for (char32_t c = 0; c <= top; ++c)
+            if (count[c] > 0) seen.push_back(c);
+        RF_REQUIRE(seen.size() < 65536, "too many different characters in one set of strings");
+        std::stable_sort(seen.begin(), seen.end(), [&](char32_t a, char32_t b) { return count[a] > count[b]; });
+        trie_.codes_.assign(top + 1, 0);
+        for (std::size_t i = 0; i < seen.size(); ++i) trie_.codes_[seen[i]] = static_cast<std::uint16_t>(i + 1);
+        alphabet_ = static_cast<std::int32_t>(seen.size());
+    }
+
+    void sort(std::span<const Trie::Entry> entries) {
+        std::size_t total = 0;
+        for (const auto& entry : entries) total += entry.key.size();
+        codes_.resize(total);
+        std::uint16_t* to = codes_.data();
+        for (const auto& entry : entries) {
+            RF_REQUIRE(!entry.key.empty() && entry.value >= 0, "an entry needs a key and a number");
+            Item item{0, to, static_cast<std::uint32_t>(entry.key.size()), entry.value};
+            for (const char32_t c : entry.key) *to++ = trie_.codes_[c];
+            for (std::uint32_t i = 0; i < 4; ++i) item.head = item.head << 16 | (i < item.length ? item.codes[i] : 0U);
+            items_.push_back(item);
+        }
+        std::sort(items_.begin(), items_.end(), [](const Item& a, const Item& b) {
+            if (a.head != b.head) return a.head < b.head;
+            return std::lexicographical_compare(a.codes, a.codes + a.length, b.codes, b.codes + b.length);
+        });
+    }
+
+    void grow(std::size_t size) {
+        const std::size_t old = trie_.nodes_.size() == 1 && next_.empty() ? 0 : trie_.nodes_.size();
+        trie_.nodes_.resize(size);
+        next_.resize(size);
+        previous_.resize(size);
+        for (std::size_t i = old; i < size; ++i) {
+            previous_[i] = i > old ? static_cast<std::int32_t>(i) - 1 : last_free_;
+            next_[i] = i + 1 < size ? static_cast<std::int32_t>(i) + 1 : Trie::none;
+        }
+        if (last_free_ != Trie::none) next_[static_cast<std::size_t>(last_free_)] = static_cast<std::int32_t>(old);
+        if (first_free_ == Trie::none) first_free_ = static_cast<std::int32_t>(old);
+        last_free_ = static_cast<std::int32_t>(size) - 1;
+    }
+
+    void take(std::int32_t slot) {
+        const auto s = static_cast<std::size_t>(slot);
+        (previous_[s] == Trie::none ? first_free_ : next_[static_cast<std::size_t>(previous_[s])]) = next_[s];
+        (next_[s] == Trie::none ? last_free_ : previous_[static_cast<std::size_t>(next_[s])]) = previous_[s];
+        next_[s] = taken;
+    }
+    bool is_free(std::int32_t slot) const { return next_[static_cast<std::size_t>(slot)] != taken; }
+
+    /// A base that puts every child into a free slot.
+    std::int32_t find_base(const std::vector<std::int32_t>& children) {
+        const std::int32_t low = children.front(), high = children.back();
+        int attempts = 0;
+        for (std::int32_t slot = start_; slot != Trie::none; slot = next_[static_cast<std::size_t>(slot)]) {
+            if (slot < low) continue;
+            const std::int32_t base = slot - low;
+            while (static_cast<std::size_t>(base + high) >= trie_.nodes_.size()) grow(trie_.nodes_.size() * 3 / 2);
+            if (std::all_of(children.begin(), children.end(), [&](std::int32_t c) { return is_free(base + c); })) return base;
+            if (++attempts == max_attempts) break;
+        }
+        const auto base = static_cast<std::int32_t>(trie_.nodes_.size());
+        grow(std::max(trie_.nodes_.size() * 3 / 2, trie_.nodes_.size() + static_cast<std::size_t>(high) + 1));
+        return base;
+    }
+
+    void place_children(const Range& range, std::vector<Range>& next) {
+        std::uint32_t begin = range.begin;
+        if (items_[begin].length == range.depth) {
+            trie_.nodes_[static_cast<std::size_t>(range.node)].value = items_[begin].value;
+            ++begin;
+            RF_REQUIRE(begin == range.end || items_[begin].length > range.depth, "a string stands twice in the set");
+        }
+        if (begin == range.end) return;
+        children_.clear();
+        const std::size_t first = next.size();
+        for (std::uint32_t i = begin; i < range.end; ++i) {
+            const std::int32_t code = items_[i].codes[range.depth];
+            if (children_.empty() || children_.back() != code) {
+                children_.push_back(code);
+                next.push_back({0, i, i, range.depth + 1});
+            }
+            next.back().end = i + 1;
+        }
+        start_ = first_free_;
+        const std::int32_t base = find_base(children_);
+        trie_.nodes_[static_cast<std::size_t>(range.node)].base = base;
+        for (std::size_t i = 0; i < children_.size(); ++i) {
+            const std::int32_t slot = base + children_[i];
+            take(slot);
+            trie_.nodes_[static_cast<std::size_t>(slot)].parent = range.node;
+            next[first + i].node = slot;
+        }
+    }
+
+    static constexpr std::int32_t taken = -2;
+    Trie& trie_;
+    std::int32_t alphabet_ = 0;
+    std::vector<std::uint16_t> codes_;
+    std::vector<Item> items_;
+    std::vector<std::int32_t> children_, next_, previous_;
+    std::int32_t first_free_ = Trie::none, last_free_ = Trie::none, start_ = Trie::none;
+};
+
+Trie::Trie(std::span<const Entry> entries) {
+    if (entries.empty())
+        nodes_.resize(1);
+    else
+        TrieBuilder(*this, entries);
+}
+
+}  // namespace rf
