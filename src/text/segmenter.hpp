@@ -1,10 +1,13 @@
 #pragma once
-/// Where words begin in Chinese text, for whole-word masking.
+/// Word boundaries for whole-word masking: where words begin in the original text.
 
 #include "text/trie.hpp"
+#include "text/tokenizer.hpp"
 
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace rf {
@@ -12,14 +15,44 @@ namespace rf {
 class Segmenter {
 public:
     virtual ~Segmenter() = default;
-    /// Sets begins[i] for every character of `text` that begins a word; the length becomes that of the text.
-    virtual void segment(std::u32string_view text, std::vector<bool>& begins) const = 0;
-    /// Name, version and digest of the dictionary, for records.
-    virtual std::string description() const = 0;
+    /// Sets starts[i] = 1 where a word begins, 0 elsewhere: [characters].
+    virtual void segment(std::u32string_view text, std::vector<std::uint8_t>& starts) const = 0;
+    /// Name, version and dictionary digest, for the corpus.
+    virtual std::string identity() const = 0;
 };
 
-/// "jieba": the most probable path over a dictionary in jieba's format ("word count tag" a line), as jieba 0.42.1's
-/// cut(text, HMM=False) finds it. "none": every character is a word. Anything else is a UsageError.
+/// Where Debian's package python3-jieba puts its dictionary.
+inline constexpr const char* default_dictionary = "/usr/lib/python3/dist-packages/jieba/dict.txt";
+
+/// `jieba` (maximum-probability path over `dictionary`), `none` (every character: each token is a word, with its ##
+/// pieces) or `given` (boundaries come with the text). Errors are UsageErrors.
 std::unique_ptr<Segmenter> make_segmenter(const std::string& name, const std::string& dictionary);
+
+/// jieba.cut(text, HMM=False): blocks of Chinese, Latin and some signs are cut along the path of greatest probability;
+/// single Latin letters and digits that follow each other make one word; everything else is a word of one character.
+class JiebaSegmenter final : public Segmenter {
+public:
+    explicit JiebaSegmenter(const std::string& dictionary);
+    /// From the dictionary's bytes: lines "word count [tag]"; `name` stands for the file in messages.
+    JiebaSegmenter(std::string_view content, const std::string& name);
+
+    void segment(std::u32string_view text, std::vector<std::uint8_t>& starts) const override;
+    std::string identity() const override;
+
+private:
+    void segment_block(std::u32string_view block, std::uint8_t* starts) const;
+
+    Trie trie_;                        ///< its values are indices into scores_
+    std::vector<double> scores_;       ///< log(count) - log(total), by different count
+    double unknown_ = 0;               ///< of a character without a word: log(1) - log(total)
+    std::string digest_;
+};
+
+/// Which tokens begin a word. A token does when a word of the segmenter begins at its first character or at one skipped
+/// since the token before it (white space, controls); a `##` piece never does, nor does a second token of one
+/// character. So a boundary stands where tokenizer and segmenter both have one: `iphone13`, cut by the segmenter, stays
+/// whole if it is one token; Chinese characters inside a word of the segmenter are one word.
+void find_word_starts(const Vocabulary& vocabulary, const std::vector<std::int32_t>& ids, const std::vector<TokenSpan>& spans,
+                      const std::vector<std::uint8_t>& starts, std::vector<std::uint8_t>& token_starts);
 
 }  // namespace rf

@@ -1,97 +1,107 @@
 #include "text/tokenizer.hpp"
 
-#include "core/check.hpp"
+#include <algorithm>
+#include <array>
 
 namespace rf {
 
-namespace {
-constexpr std::size_t longest_word = 200;  // bert4keras Tokenizer._word_maxlen
+Tokenizer::Tokenizer(const Vocabulary& vocabulary) : vocabulary_(vocabulary) {
+    std::vector<std::u32string> keys;
+    keys.reserve(static_cast<std::size_t>(vocabulary.size()));
+    for (const std::string& token : vocabulary.tokens()) keys.push_back(decode_utf8(token));
+    std::vector<Trie::Entry> entries;
+    for (std::size_t id = 0; id < keys.size(); ++id) {
+        entries.push_back({keys[id], static_cast<std::int32_t>(id)});
+        if (keys[id].size() != 1) continue;
+        const char32_t c = keys[id].front();
+        if (c >= singles_.size()) singles_.resize(c + 1, static_cast<std::uint16_t>(vocabulary.unknown()));
+        singles_[c] = static_cast<std::uint16_t>(id);
+    }
+    trie_ = Trie(entries);
+    continuation_ = trie_.step(Trie::root, '#');
+    if (continuation_ != Trie::none) continuation_ = trie_.step(continuation_, '#');
 }
 
-/// Collects the characters of a word and pieces them together at its end.
-class Tokenizer::WordSink {
-public:
-    WordSink(const Tokenizer& tokenizer, std::vector<std::int32_t>& ids, std::vector<TokenOriginSpan>* origins)
-        : t_(tokenizer), ids_(ids), origins_(origins) {}
+/// Gathers a word's letters and cuts it greedily into the longest pieces the vocabulary has.
+template <bool with_spans>
+struct Tokenizer::Sink {
+    const Tokenizer& t;
+    std::vector<std::int32_t>& ids;
+    std::vector<TokenSpan>* spans;
+    std::size_t size = 0;  ///< letters of the word so far; only the first max_word are kept
+    std::size_t last = 0;
+    std::array<char32_t, max_word> word;
+    std::array<std::size_t, with_spans ? max_word : 1> at;
 
-    void letter(char32_t c, std::size_t at) {
-        word_.push_back(c);
-        at_.push_back(static_cast<std::int32_t>(at));
+    void put(std::int32_t id, std::size_t begin, std::size_t end) {
+        ids.push_back(id);
+        if constexpr (with_spans) spans->push_back({static_cast<std::int64_t>(begin), static_cast<std::int64_t>(end)});
     }
-    void alone(char32_t c, std::size_t at) {
-        const std::int32_t node = t_.first_.step(Trie::root, c);
-        const std::int32_t id = node == Trie::none ? Trie::none : t_.first_.value(node);
-        emit(id == Trie::none ? t_.unk_ : id, static_cast<std::int32_t>(at), false);
+    void letter(char32_t c, std::size_t from) {
+        if (size < max_word) {
+            word[size] = c;
+            if constexpr (with_spans) at[size] = from;
+        }
+        last = from;
+        ++size;
     }
+    void single(char32_t c, std::size_t from) {
+        if (size != 0) end_word();
+        put(c < t.singles_.size() ? t.singles_[c] : t.vocabulary_.unknown(), from, from + 1);
+    }
+    void space() {
+        if (size != 0) end_word();
+    }
+
     void end_word() {
-        if (word_.empty()) return;
-        const std::size_t before = ids_.size();
-        if (word_.size() > longest_word || !match()) {
-            ids_.resize(before);
-            if (origins_) origins_->resize(before_origins_);
-            emit(t_.unk_, at_.front(), false);
-        }
-        word_.clear();
-        at_.clear();
-    }
-
-private:
-    void emit(std::int32_t id, std::int32_t begin, bool continues) {
-        ids_.push_back(id);
-        if (origins_) origins_->push_back({begin, continues});
-    }
-
-    bool match() {
-        before_origins_ = origins_ ? origins_->size() : 0;
-        for (std::size_t start = 0; start < word_.size();) {
-            const Trie& trie = start == 0 ? t_.first_ : t_.further_;
-            std::int32_t node = Trie::root, id = Trie::none;
-            std::size_t end = start;
-            for (std::size_t i = start; i < word_.size(); ++i) {
-                node = trie.step(node, word_[i]);
-                if (node == Trie::none) break;
-                if (trie.value(node) != Trie::none) id = trie.value(node), end = i + 1;
+        const std::size_t before = ids.size();
+        std::size_t begin = size > max_word ? size : 0;
+        while (begin < size) {
+            std::int32_t node = begin == 0 ? Trie::root : t.continuation_, id = Trie::none;
+            std::size_t end = begin;
+            for (std::size_t i = begin; i < size && node != Trie::none; ++i) {
+                node = t.trie_.step(node, word[i]);
+                if (node == Trie::none || t.trie_.value(node) == Trie::none) continue;
+                id = t.trie_.value(node);
+                end = i + 1;
             }
-            if (id == Trie::none) return false;
-            emit(id, at_[start], start > 0);
-            start = end;
+            if (id == Trie::none) break;
+            if constexpr (with_spans)
+                put(id, at[begin], at[end - 1] + 1);
+            else
+                put(id, 0, 0);
+            begin = end;
         }
-        return true;
+        if (begin < size || size > max_word) {  // a rest without a piece: the whole word is unknown
+            ids.resize(before);
+            if constexpr (with_spans) {
+                spans->resize(before);
+                put(t.vocabulary_.unknown(), at[0], last + 1);
+            } else {
+                put(t.vocabulary_.unknown(), 0, 0);
+            }
+        }
+        size = 0;
     }
-
-    const Tokenizer& t_;
-    std::vector<std::int32_t>& ids_;
-    std::vector<TokenOriginSpan>* origins_;
-    std::size_t before_origins_ = 0;
-    std::u32string word_;
-    std::vector<std::int32_t> at_;
 };
 
-Tokenizer::Tokenizer(const Vocabulary& vocab) : unk_(vocab.unk()) {
-    std::vector<std::u32string> texts;
-    for (const std::string& token : vocab.tokens()) texts.push_back(decode_utf8(token));
-    std::vector<Trie::Entry> first, further;
-    for (std::size_t id = 0; id < texts.size(); ++id) {
-        const std::u32string_view text = texts[id];
-        const auto value = static_cast<std::int32_t>(id);
-        first.push_back({text, value});
-        if (text.size() > 2 && text.starts_with(U"##")) further.push_back({text.substr(2), value});
-    }
-    first_ = Trie(first);
-    further_ = Trie(further);
-}
-
-void Tokenizer::tokenize(std::string_view text, std::vector<std::int32_t>& ids) const {
-    thread_local std::u32string decoded;
-    decode_utf8(text, decoded);
-    tokenize(decoded, ids, nullptr);
-}
-
-void Tokenizer::tokenize(std::u32string_view text, std::vector<std::int32_t>& ids, std::vector<TokenOriginSpan>* origins) const {
-    WordSink sink(*this, ids, origins);
+void Tokenizer::encode(std::u32string_view text, std::vector<std::int32_t>& ids) const {
+    Sink<false> sink{*this, ids, nullptr};
     splitter_.split(text, sink);
 }
 
-std::string Tokenizer::description() { return message("bert wordpiece, lower case, NFD without Mn; Unicode ", unicode::version()); }
+void Tokenizer::encode(std::u32string_view text, std::vector<std::int32_t>& ids, std::vector<TokenSpan>& spans) const {
+    RF_REQUIRE(ids.size() == spans.size(), "ids and spans are filled together");
+    Sink<true> sink{*this, ids, &spans};
+    splitter_.split(text, sink);
+}
+
+std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
+    std::vector<std::int32_t> ids;
+    encode(decode_utf8(text), ids);
+    return ids;
+}
+
+std::string Tokenizer::identity() { return message("bert wordpiece 1, lower case, NFD, Unicode ", unicode::version()); }
 
 }  // namespace rf

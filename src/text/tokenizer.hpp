@@ -1,42 +1,51 @@
 #pragma once
+/// WordPiece over BERT's words, token for token what bert4keras' Tokenizer gives with do_lower_case (roformer_v2.md 3.2).
 
 #include "text/splitter.hpp"
 #include "text/trie.hpp"
 #include "text/vocabulary.hpp"
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <vector>
 
 namespace rf {
 
-/// Where a token came from, in characters of the original text.
-struct TokenOriginSpan {
-    std::int32_t begin = 0;       ///< of its first character
-    bool continues = false;       ///< a `##` piece
+/// Characters of the original text that a token covers.
+struct TokenSpan {
+    std::int64_t begin = 0;
+    std::int64_t end = 0;
 };
 
-/// BERT's tokenization as bert4keras does it with do_lower_case: split (splitter.hpp), then each word into the longest
-/// pieces the vocabulary has, from the left; a word that cannot be pieced together, or of more than 200 characters, is
-/// one [UNK]. Special tokens written in the text are not recognised. Thread-safe.
 class Tokenizer {
 public:
-    explicit Tokenizer(const Vocabulary& vocab);
+    /// A longer word is [UNK] (bert4keras Tokenizer, word_maxlen).
+    static constexpr std::size_t max_word = 200;
 
-    /// Appends the ids of `text` (UTF-8; Utf8Error otherwise), without [CLS] and [SEP].
-    void tokenize(std::string_view text, std::vector<std::int32_t>& ids) const;
-    /// The same for decoded text, with the origin of every token when `origins` is given.
-    void tokenize(std::u32string_view text, std::vector<std::int32_t>& ids, std::vector<TokenOriginSpan>* origins) const;
+    /// `vocabulary` outlives the tokenizer.
+    explicit Tokenizer(const Vocabulary& vocabulary);
 
-    /// Name and versions, for records.
-    static std::string description();
+    /// Appends the ids of `text`, without [CLS] and [SEP].
+    void encode(std::u32string_view text, std::vector<std::int32_t>& ids) const;
+    /// Appends for every token also the characters it covers (bytes: `utf8_offsets` of them).
+    void encode(std::u32string_view text, std::vector<std::int32_t>& ids, std::vector<TokenSpan>& spans) const;
+    /// Of UTF-8; throws Utf8Error.
+    std::vector<std::int32_t> encode(std::string_view text) const;
+
+    const Vocabulary& vocabulary() const { return vocabulary_; }
+    /// Name and version of the rules, for the corpus.
+    static std::string identity();
 
 private:
-    class WordSink;
+    template <bool with_spans>
+    struct Sink;
+
+    const Vocabulary& vocabulary_;
     Splitter splitter_;
-    Trie first_;      ///< pieces that begin a word
-    Trie further_;    ///< pieces that continue one, without their ##
-    std::int32_t unk_;
+    Trie trie_;
+    std::vector<std::uint16_t> singles_;          ///< id by code point
+    std::int32_t continuation_ = Trie::none;      ///< the trie's node of `##`
 };
 
 }  // namespace rf

@@ -4,52 +4,59 @@
 #include "io/files.hpp"
 #include "text/unicode.hpp"
 
-#include <unordered_map>
+#include <filesystem>
 
 namespace rf {
 
-Vocabulary Vocabulary::read(const std::string& path) {
-    std::string text;
-    try {
-        text = read_file(path);
-    } catch (const Error& e) {
-        throw UsageError(message("vocabulary: ", e.what()));
+namespace {
+std::string read_vocabulary(const std::string& path) {
+    if (!std::filesystem::is_regular_file(path)) fail_usage("vocabulary ", path, " is not a file (build one with: roformer build-vocab)");
+    return read_file(path);
+}
+}  // namespace
+
+Vocabulary::Vocabulary(const std::string& path) : Vocabulary(read_vocabulary(path), path) {}
+
+Vocabulary::Vocabulary(std::string_view content, const std::string& name) : content_(content) { parse(content_, name); }
+
+void Vocabulary::parse(std::string_view content, const std::string& name) {
+    digest_ = rf::digest(content.data(), static_cast<std::int64_t>(content.size()));
+    std::u32string scratch;
+    for (std::size_t begin = 0, line = 1; begin < content.size(); ++line) {
+        std::size_t end = content.find('\n', begin);
+        if (end == std::string_view::npos) end = content.size();
+        std::string_view token = content.substr(begin, end - begin);
+        begin = end + 1;
+        if (token.ends_with('\r')) token.remove_suffix(1);
+        if (token.empty()) fail_usage(name, ":", line, ": empty line (every line is one token; its number is the id)");
+        if (size() == max_size) fail_usage(name, ":", line, ": more than ", max_size, " tokens (ids are stored in 16 bits)");
+        try {
+            decode_utf8(token, scratch);
+        } catch (const Utf8Error& error) {
+            fail_usage(name, ":", line, ": ", error.what());
+        }
+        const auto [at, fresh] = ids_.emplace(token, static_cast<std::int32_t>(size()));
+        if (!fresh) fail_usage(name, ":", line, ": the token \"", token, "\" stands in line ", at->second + 1, " already");
+        tokens_.emplace_back(token);
+        continues_.push_back(token.size() > 2 && token.starts_with("##"));
     }
-    return parse(text, path);
+    if (tokens_.empty()) fail_usage(name, ": the vocabulary is empty");
+    pad_ = special("[PAD]", name);
+    unknown_ = special("[UNK]", name);
+    cls_ = special("[CLS]", name);
+    sep_ = special("[SEP]", name);
+    mask_ = special("[MASK]", name);
 }
 
-Vocabulary Vocabulary::parse(std::string_view text, const std::string& name) {
-    Vocabulary v;
-    v.digest_ = rf::digest(text.data(), static_cast<std::int64_t>(text.size()));
-    std::unordered_map<std::string_view, std::int32_t> ids;
-    for (std::size_t at = 0; at < text.size();) {
-        const std::size_t end = std::min(text.find('\n', at), text.size());
-        std::string_view line = text.substr(at, end - at);
-        if (line.ends_with('\r')) line.remove_suffix(1);
-        const auto number = v.size() + 1;
-        if (line.empty()) fail_usage(name, ":", number, ": empty line in a vocabulary");
-        if (number > 65536) fail_usage(name, ": more than 65536 entries (corpora hold 16-bit ids)");
-        const auto [first, fresh] = ids.emplace(line, static_cast<std::int32_t>(v.size()));
-        if (!fresh) fail_usage(name, ":", number, ": \"", line, "\" stands on line ", first->second + 1, " too");
-        try {
-            decode_utf8(line);
-        } catch (const Utf8Error& e) {
-            fail_usage(name, ":", number, ": ", e.what());
-        }
-        v.tokens_.emplace_back(line);
-        at = end + 1;
-    }
-    const auto special = [&](const char* token) {
-        const auto found = ids.find(token);
-        if (found == ids.end()) fail_usage(name, ": the vocabulary has no ", token);
-        return found->second;
-    };
-    if (special("[PAD]") != 0) fail_usage(name, ": [PAD] must be the first line");
-    v.unk_ = special("[UNK]");
-    v.cls_ = special("[CLS]");
-    v.sep_ = special("[SEP]");
-    v.mask_ = special("[MASK]");
-    return v;
+std::int32_t Vocabulary::special(std::string_view token, const std::string& name) const {
+    const std::int32_t id = find(token);
+    if (id < 0) fail_usage(name, ": the special token ", token, " is missing (a BERT vocabulary has it on a line of its own)");
+    return id;
+}
+
+std::int32_t Vocabulary::find(std::string_view token) const {
+    const auto at = ids_.find(token);
+    return at == ids_.end() ? -1 : at->second;
 }
 
 }  // namespace rf

@@ -1,0 +1,106 @@
+#include "io/text_input.hpp"
+
+#include <boost/iostreams/filter/gzip.hpp>
+#include <boost/iostreams/filter/lzma.hpp>
+#include <boost/iostreams/filter/zstd.hpp>
+#include <boost/iostreams/device/file.hpp>
+#include <boost/iostreams/filtering_stream.hpp>
+
+#include <glob.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+
+namespace rf {
+
+namespace fs = std::filesystem;
+namespace bio = boost::iostreams;
+
+namespace {
+
+constexpr std::size_t longest_line = 64 << 20;
+
+void add_path(const std::string& path, const json::Place& place, std::vector<std::string>& out) {
+    if (path.find_first_of("*?[") != std::string::npos && !fs::exists(path)) {
+        glob_t found{};
+        const int status = ::glob(path.c_str(), 0, nullptr, &found);
+        std::vector<std::string> names(found.gl_pathv, found.gl_pathv + (status == 0 ? found.gl_pathc : 0));
+        globfree(&found);
+        if (names.empty()) fail_usage(place, ": nothing matches ", path);
+        for (const std::string& name : names) add_path(name, place, out);
+        return;
+    }
+    if (!fs::exists(path)) fail_usage(place, ": ", path, " does not exist");
+    if (!fs::is_directory(path)) {
+        out.push_back(path);
+        return;
+    }
+    std::vector<std::string> names;
+    for (const auto& entry : fs::recursive_directory_iterator(path))
+        if (entry.is_regular_file()) names.push_back(entry.path().string());
+    if (names.empty()) fail_usage(place, ": the folder ", path, " is empty");
+    std::sort(names.begin(), names.end());
+    out.insert(out.end(), names.begin(), names.end());
+}
+
+}  // namespace
+
+std::vector<std::string> expand_paths(const json::value& what, const json::Place& place) {
+    std::vector<std::string> out;
+    if (what.is_array()) {
+        for (const json::value& item : what.as_array()) {
+            if (!item.is_string() || item.as_string().empty()) json::fail_type(place, "a list of text files, folders or globs", item);
+            add_path(std::string(item.as_string()), place, out);
+        }
+    } else {
+        if (!what.is_string() || what.as_string().empty()) json::fail_type(place, "a text file, folder, glob or a list of them", what);
+        add_path(std::string(what.as_string()), place, out);
+    }
+    if (out.empty()) fail_usage(place, ": no text files given");
+    return out;
+}
+
+std::string without_compression(const std::string& path) {
+    for (const char* ending : {".gz", ".xz", ".zst"})
+        if (path.ends_with(ending)) return path.substr(0, path.size() - std::string_view(ending).size());
+    return path;
+}
+
+bool LineReader::open_next() {
+    if (file_ == paths_.size()) return false;
+    const std::string& path = paths_[file_++];
+    number_ = 0;
+    auto in = std::make_unique<bio::filtering_istream>();
+    if (path.ends_with(".gz")) in->push(bio::gzip_decompressor(bio::gzip::default_window_bits, 1 << 18));
+    if (path.ends_with(".xz")) in->push(bio::lzma_decompressor(1 << 18));
+    if (path.ends_with(".zst")) in->push(bio::zstd_decompressor(1 << 18));
+    std::ifstream file(path, std::ios::binary);
+    if (!file) fail_usage("cannot read ", path);
+    in->push(bio::file_source(path, std::ios::binary), 1 << 18);
+    in->exceptions(std::ios::badbit);
+    in_ = std::move(in);
+    return true;
+}
+
+bool LineReader::next(std::string& line) {
+    while (in_ || open_next()) {
+        try {
+            if (std::getline(*in_, line)) {
+                ++number_;
+                if (line.size() > longest_line) fail_usage(path(), ":", number_, ": a line longer than 64 MiB");
+                if (line.ends_with('\r')) line.pop_back();
+                if (number_ == 1 && line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);
+                return true;
+            }
+        } catch (const std::ios_base::failure&) {
+            fail_usage(path(), ": cannot be decompressed after line ", number_, " (damaged or truncated)");
+        } catch (const bio::gzip_error&) {
+            fail_usage(path(), ": cannot be decompressed after line ", number_, " (damaged or truncated)");
+        }
+        in_.reset();
+    }
+    return false;
+}
+
+}  // namespace rf

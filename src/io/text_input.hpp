@@ -1,0 +1,41 @@
+#pragma once
+/// Lines of text files, plain or compressed (.gz .xz .zst), in bounded memory.
+
+#include "io/json.hpp"
+
+#include <cstdint>
+#include <istream>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace rf {
+
+/// Files named by a path, a folder (every file in it, deeper ones too), a glob, or a list of these; sorted within each
+/// item. A UsageError names what matches nothing.
+std::vector<std::string> expand_paths(const json::value& what, const json::Place& place);
+
+/// The name without a compression ending: "a.jsonl" of "a.jsonl.xz".
+std::string without_compression(const std::string& path);
+
+/// All lines of a list of files, one after another. A line longer than 64 MiB, or a stream that cannot be decompressed, is
+/// a UsageError that names the file.
+class LineReader {
+public:
+    explicit LineReader(std::vector<std::string> paths) : paths_(std::move(paths)) {}
+    /// False at the end of the last file. Ends of line (\n or \r\n) and a byte order mark are taken off.
+    bool next(std::string& line);
+    /// Of the line just read.
+    std::size_t file_index() const { return file_ - 1; }
+    const std::string& path() const { return paths_[file_ - 1]; }
+    std::int64_t line_number() const { return number_; }
+
+private:
+    bool open_next();
+    std::vector<std::string> paths_;
+    std::size_t file_ = 0;
+    std::int64_t number_ = 0;
+    std::unique_ptr<std::istream> in_;
+};
+
+}  // namespace rf
