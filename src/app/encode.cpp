@@ -19,7 +19,7 @@ Example encode_line(const LoadedModel& loaded, const std::string& line, std::siz
     Example example;
     example.ids.push_back(loaded.vocab().cls());
     try {
-        loaded.tokenizer().tokenize(line, example.ids);
+        loaded.tokenizer().encode(decode_utf8(line), example.ids);
     } catch (const Error& e) {
         fail_usage("standard input, line ", number + 1, ": ", e.what());
     }

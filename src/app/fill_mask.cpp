@@ -18,7 +18,7 @@ Example mask_line(const LoadedModel& loaded, const std::string& line, std::size_
     try {
         for (std::size_t at = 0;;) {
             const std::size_t mask = line.find(mark, at);
-            loaded.tokenizer().tokenize(std::string_view(line).substr(at, mask == std::string::npos ? mask : mask - at), example.ids);
+            loaded.tokenizer().encode(decode_utf8(std::string_view(line).substr(at, mask == std::string::npos ? mask : mask - at)), example.ids);
             if (mask == std::string::npos) break;
             example.rows.push_back(static_cast<std::int32_t>(example.ids.size()));
             example.targets.push_back(loaded.vocab().mask());

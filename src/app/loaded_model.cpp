@@ -38,7 +38,7 @@ LoadedModel::LoadedModel(const Invocation& invocation, World& world) : grid_(wor
     ModelConfig config;
     json::read(boost::json::parse(meta.model), config, {path.string(), "model"});
     const std::string given = invocation.option("vocab", "");
-    vocab_ = std::make_unique<Vocabulary>(given.empty() ? Vocabulary::parse(meta.vocab, path.string() + ": vocab") : Vocabulary::read(given));
+    vocab_ = given.empty() ? std::make_unique<Vocabulary>(meta.vocab, path.string() + ": vocab") : std::make_unique<Vocabulary>(given);
     if (!meta.vocab.empty() && vocab_->digest() != rf::digest(meta.vocab.data(), static_cast<std::int64_t>(meta.vocab.size())))
         fail_usage("--vocab ", given, " is not the vocabulary the checkpoint was trained with");
     tokenizer_ = std::make_unique<Tokenizer>(*vocab_);

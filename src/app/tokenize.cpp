@@ -8,17 +8,19 @@ namespace rf::app {
 
 int run_tokenize(const Invocation& invocation, World& world) {
     if (world.communicator().size() > 1) fail_usage("tokenize runs on one rank");
-    const Vocabulary vocab = Vocabulary::read(invocation.need("vocab"));
+    const Vocabulary vocab(invocation.need("vocab"));
     const Tokenizer tokenizer(vocab);
     std::ios::sync_with_stdio(false);
     std::vector<std::int32_t> ids;
     std::string line, out;
+    std::u32string text;
     std::int64_t number = 0;
     while (std::getline(std::cin, line)) {
         ++number;
         ids.assign(1, vocab.cls());
         try {
-            tokenizer.tokenize(line, ids);
+            decode_utf8(line, text);
+            tokenizer.encode(text, ids);
         } catch (const Utf8Error& e) {
             std::cout << std::flush;
             fail_usage("standard input, line ", number, ": ", e.what());
@@ -26,8 +28,8 @@ int run_tokenize(const Invocation& invocation, World& world) {
         ids.push_back(vocab.sep());
         out.clear();
         for (const std::int32_t id : ids) {
-            char text[16];
-            out.append(text, std::to_chars(text, text + sizeof text, id).ptr).push_back(' ');
+            char digits[16];
+            out.append(digits, std::to_chars(digits, digits + sizeof digits, id).ptr).push_back(' ');
         }
         out.back() = '\n';
         if (!std::cout.write(out.data(), static_cast<std::streamsize>(out.size()))) return 0;  // the reader went away

@@ -67,6 +67,31 @@ std::string without_compression(const std::string& path) {
     return path;
 }
 
+TextRecord text_of_record(const std::string& line) {
+    boost::system::error_code error;
+    const json::value v = boost::json::parse(line, error);
+    if (error) fail("not valid JSON (", error.message(), ")");
+    if (!v.is_object()) fail("expected a JSON object with \"text\", \"content\" or \"words\"");
+    TextRecord record;
+    if (const auto* words = v.as_object().if_contains("words")) {
+        if (!words->is_array()) fail("\"words\" is not a list");
+        for (const json::value& word : words->as_array()) {
+            if (!word.is_string()) fail("\"words\" holds something that is not a string");
+            record.words.emplace_back(word.as_string());
+            record.text += record.words.back();
+        }
+        return record;
+    }
+    for (const char* key : {"text", "content"}) {
+        const auto* found = v.as_object().if_contains(key);
+        if (!found) continue;
+        if (!found->is_string()) fail('"', key, "\" is not a string");
+        record.text = std::string(found->as_string());
+        return record;
+    }
+    fail("the record has no \"text\", \"content\" or \"words\"");
+}
+
 bool LineReader::open_next() {
     if (file_ == paths_.size()) return false;
     const std::string& path = paths_[file_++];
@@ -94,8 +119,6 @@ bool LineReader::next(std::string& line) {
                 return true;
             }
         } catch (const std::ios_base::failure&) {
-            fail_usage(path(), ": cannot be decompressed after line ", number_, " (damaged or truncated)");
-        } catch (const bio::gzip_error&) {
             fail_usage(path(), ": cannot be decompressed after line ", number_, " (damaged or truncated)");
         }
         in_.reset();

@@ -18,6 +18,14 @@ std::vector<std::string> expand_paths(const json::value& what, const json::Place
 /// The name without a compression ending: "a.jsonl" of "a.jsonl.xz".
 std::string without_compression(const std::string& path);
 
+/// One line of JSONL: `text`, `content`, or `words` (pieces that follow each other).
+struct TextRecord {
+    std::string text;
+    std::vector<std::string> words;  ///< empty unless the record gave them
+};
+/// Errors say what is wrong; the caller adds file and line.
+TextRecord text_of_record(const std::string& line);
+
 /// All lines of a list of files, one after another. A line longer than 64 MiB, or a stream that cannot be decompressed, is
 /// a UsageError that names the file.
 class LineReader {

@@ -23,11 +23,11 @@ struct CountSink {
     std::int64_t& seen;
     std::u32string word;
     void letter(char32_t c, std::size_t) { word.push_back(c); }
-    void alone(char32_t c, std::size_t) {
+    void single(char32_t c, std::size_t) {
         ++alone_counts[c];
         ++seen;
     }
-    void end_word() {
+    void space() {
         if (word.empty()) return;
         ++seen;
         if (word.size() <= longest_word) ++word_counts[word];

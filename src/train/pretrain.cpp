@@ -152,7 +152,7 @@ Run::Run(PretrainInput input, const json::Place& place, World& world, bool resta
       config_(read_model(in_.model, place.at("model"))),
       lr_(in_.schedule.lr, place.at("schedule.lr")),
       alpha_(in_.schedule.alpha, place.at("schedule.alpha")),
-      vocab_(Vocabulary::read(in_.vocab)),
+      vocab_(in_.vocab),
       grid_(world.communicator(), in_.parallel.tensor),
       corpus_(in_.corpus, place.at("corpus"), world.communicator().rank(), world.communicator().size()),
       stream_{.corpus = corpus_,

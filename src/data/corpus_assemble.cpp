@@ -1,0 +1,188 @@
+#include "core/log.hpp"
+#include "data/corpus_parts.hpp"
+#include "io/files.hpp"
+#include "io/hdf5.hpp"
+#include "io/schema.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <unordered_set>
+
+namespace rf {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// A run of blocks that makes one shard.
+struct ShardPlan {
+    std::int64_t first_block = 0, end_block = 0;
+    std::int64_t first_document = 0, documents = 0, tokens = 0;
+};
+
+/// Which source documents of each block stay, and what every shard will hold; the same on every rank.
+struct Plan {
+    std::vector<std::vector<bool>> keep;  ///< [block][source document]
+    std::vector<ShardPlan> shards;
+    AssemblyReport report;
+};
+
+Plan make_plan(const BuildCorpusInput& in, const fs::path& partial, std::int64_t blocks, std::int32_t unknown) {
+    Plan plan;
+    std::unordered_set<std::string> seen;
+    ShardPlan shard;
+    for (std::int64_t b = 0; b < blocks; ++b) {
+        const CorpusPart part = CorpusPart::from_file(part_path(partial, b));
+        std::vector<bool>& keep = plan.keep.emplace_back();
+        std::size_t piece = 0, token = 0;
+        if (shard.tokens >= in.shard_tokens) {
+            plan.shards.push_back(shard);
+            shard = {.first_block = b, .end_block = b, .first_document = plan.report.documents};
+        }
+        for (std::size_t d = 0; d < part.hashes.size(); ++d) {
+            keep.push_back(!in.drop_duplicates || seen.insert(part.hashes[d]).second);
+            plan.report.duplicates += !keep.back();
+            for (std::int64_t p = 0; p < part.pieces[d]; ++p, ++piece) {
+                const auto length = static_cast<std::size_t>(part.lengths[piece]);
+                if (keep.back()) {
+                    ++shard.documents;
+                    ++plan.report.documents;
+                    shard.tokens += part.lengths[piece];
+                    plan.report.tokens += part.lengths[piece];
+                    plan.report.unknown += std::count(part.tokens.begin() + static_cast<std::ptrdiff_t>(token),
+                                                      part.tokens.begin() + static_cast<std::ptrdiff_t>(token + length), static_cast<std::uint16_t>(unknown));
+                    plan.report.words += std::count(part.word_start.begin() + static_cast<std::ptrdiff_t>(token),
+                                                    part.word_start.begin() + static_cast<std::ptrdiff_t>(token + length), 1);
+                }
+                token += length;
+            }
+        }
+        shard.end_block = b + 1;
+        plan.report.bytes += part.counts.bytes;
+        plan.report.bad_lines += part.counts.bad_lines;
+        plan.report.too_short += part.counts.too_short;
+    }
+    if (shard.documents > 0) plan.shards.push_back(shard);
+    plan.report.shards = static_cast<std::int64_t>(plan.shards.size());
+    return plan;
+}
+
+/// A contiguous dataset of known length, filled from the front.
+class Filler {
+public:
+    Filler(hid_t file, const char* name, hid_t type, std::int64_t item, std::int64_t count, const h5::Info& info) : type_(type), item_(item), name_(name) {
+        const auto n = static_cast<hsize_t>(count);
+        const h5::Dataspace space(h5::check(H5Screate_simple(1, &n, nullptr), name));
+        const h5::PropertyList create(h5::check(H5Pcreate(H5P_DATASET_CREATE), name));
+        H5Pset_layout(create, H5D_CONTIGUOUS);
+        H5Pset_alloc_time(create, H5D_ALLOC_TIME_EARLY);
+        H5Pset_obj_track_times(create, false);
+        set_ = h5::Dataset(h5::check(H5Dcreate2(file, name, type, space, H5P_DEFAULT, create, H5P_DEFAULT), name));
+        h5::set_attribute(set_, "units", info.units);
+        h5::set_attribute(set_, "description", info.description);
+    }
+    void add(const void* data, std::int64_t count) {
+        if (count == 0) return;
+        const auto start = static_cast<hsize_t>(at_), n = static_cast<hsize_t>(count);
+        const h5::Dataspace file(h5::check(H5Dget_space(set_), name_)), memory(h5::check(H5Screate_simple(1, &n, nullptr), name_));
+        h5::check(H5Sselect_hyperslab(file, H5S_SELECT_SET, &start, nullptr, &n, nullptr), name_);
+        h5::check(H5Dwrite(set_, type_, memory, file, H5P_DEFAULT, data), name_);
+        digests_ += digest(data, count * item_);
+        at_ += count;
+    }
+    /// Digest over the digests of what was added, and where the bytes lie.
+    FileDigest::Range finish() {
+        h5::set_attribute(set_, schema::corpus::digest, digest(digests_.data(), static_cast<std::int64_t>(digests_.size())));
+        const auto begin = static_cast<std::int64_t>(H5Dget_offset(set_));
+        return {name_, begin, begin + at_ * item_};
+    }
+
+private:
+    h5::Dataset set_;
+    hid_t type_;
+    std::int64_t item_, at_ = 0;
+    std::string name_, digests_;
+};
+
+fs::path shard_path(const fs::path& folder, std::int64_t shard, std::int64_t shards) {
+    char name[60];
+    std::snprintf(name, sizeof name, "corpus-%05lld-of-%05lld.h5", static_cast<long long>(shard), static_cast<long long>(shards));
+    return folder / name;
+}
+
+void write_shard(const Plan& plan, std::int64_t number, const PartMaker& maker, const fs::path& partial, const fs::path& folder,
+                 const std::string& sources) {
+    const ShardPlan& shard = plan.shards[static_cast<std::size_t>(number)];
+    const fs::path path = shard_path(folder, number, plan.report.shards), temporary = partial / path.filename();
+    std::vector<FileDigest::Range> ranges;
+    {
+        const auto hold = h5::lock();
+        h5::File file = h5::create_file(temporary);
+        h5::set_attribute(file, schema::kind, schema::kind_corpus);
+        h5::set_attribute(file, schema::version, std::int64_t{1});
+        h5::set_attribute(file, schema::corpus::vocab_digest, maker.vocabulary().digest());
+        h5::set_attribute(file, schema::corpus::vocab_size, maker.vocabulary().size());
+        h5::set_attribute(file, schema::corpus::segmenter, maker.segmenter_identity());
+        h5::set_attribute(file, schema::corpus::tokenizer, Tokenizer::identity());
+        h5::set_attribute(file, schema::corpus::sources, sources);
+        h5::set_attribute(file, schema::corpus::shard, number);
+        h5::set_attribute(file, schema::corpus::shards, plan.report.shards);
+        h5::set_attribute(file, schema::corpus::first_document, shard.first_document);
+        h5::set_attribute(file, schema::corpus::documents, plan.report.documents);
+        Filler tokens(file, schema::corpus::tokens, H5T_NATIVE_UINT16, 2, shard.tokens, {"ids", "documents one after another, without [CLS] and [SEP]"});
+        Filler words(file, schema::corpus::word_start, H5T_NATIVE_UINT8, 1, (shard.tokens + 7) / 8, {"bits", "bit t % 8 of byte t / 8: token t begins a word"});
+        Filler offsets(file, schema::corpus::document_offsets, H5T_NATIVE_UINT64, 8, shard.documents + 1, {"tokens", "first token of each document, and the end"});
+        std::uint64_t end = 0;
+        offsets.add(&end, 1);
+        std::uint8_t bits = 0;
+        int filled = 0;
+        for (std::int64_t b = shard.first_block; b < shard.end_block; ++b) {
+            const CorpusPart part = CorpusPart::from_file(part_path(partial, b));
+            std::vector<std::uint16_t> kept;
+            std::vector<std::uint8_t> packed;
+            std::vector<std::uint64_t> ends;
+            std::size_t piece = 0, token = 0;
+            for (std::size_t d = 0; d < part.hashes.size(); ++d) {
+                for (std::int64_t p = 0; p < part.pieces[d]; ++p, ++piece) {
+                    const auto length = static_cast<std::size_t>(part.lengths[piece]);
+                    if (plan.keep[static_cast<std::size_t>(b)][d]) {
+                        for (std::size_t t = token; t < token + length; ++t) {
+                            kept.push_back(part.tokens[t]);
+                            bits = static_cast<std::uint8_t>(bits | part.word_start[t] << filled);
+                            if (++filled < 8) continue;
+                            packed.push_back(bits);
+                            bits = 0;
+                            filled = 0;
+                        }
+                        ends.push_back(end += length);
+                    }
+                    token += length;
+                }
+            }
+            if (b + 1 == shard.end_block && filled > 0) packed.push_back(bits);
+            tokens.add(kept.data(), static_cast<std::int64_t>(kept.size()));
+            words.add(packed.data(), static_cast<std::int64_t>(packed.size()));
+            offsets.add(ends.data(), static_cast<std::int64_t>(ends.size()));
+        }
+        ranges = {tokens.finish(), words.finish(), offsets.finish()};
+        h5::check(H5Fflush(file, H5F_SCOPE_LOCAL), temporary);
+    }
+    write_digest(temporary, std::move(ranges));
+    rename_durably(temporary.string() + ".digest", path.string() + ".digest");
+    rename_durably(temporary, path);
+}
+
+}  // namespace
+
+AssemblyReport assemble(const BuildCorpusInput& in, const json::Place& place, const PartMaker& maker, const fs::path& partial, const fs::path& folder,
+                        std::int64_t blocks, const std::string& sources, Communicator& world) {
+    const Plan plan = make_plan(in, partial, blocks, maker.vocabulary().unknown());
+    if (plan.report.bad_lines > in.max_bad_lines)
+        fail_usage(place.at("max_bad_lines"), ": ", plan.report.bad_lines, " malformed lines, at most ", in.max_bad_lines, " are allowed");
+    if (plan.report.documents == 0) fail_usage(place.at("text"), ": the text holds no document");
+    for (std::int64_t s = world.rank(); s < plan.report.shards; s += world.size()) write_shard(plan, s, maker, partial, folder, sources);
+    world.barrier();
+    return plan.report;
+}
+
+}  // namespace rf

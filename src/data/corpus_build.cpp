@@ -1,0 +1,148 @@
+#include "data/corpus_build.hpp"
+
+#include "core/log.hpp"
+#include "io/files.hpp"
+#include "data/corpus_parts.hpp"
+#include "io/text_input.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <set>
+
+namespace rf {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// Bytes of input lines in a block, the unit of work: block b is rank b % size's.
+constexpr std::int64_t block_bytes = 1 << 20;
+
+double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+void check(const BuildCorpusInput& in, const json::Place& place) {
+    const auto require = [&](bool ok, const char* key, const auto&... what) {
+        if (!ok) fail_usage(place.at(key), ": ", what...);
+    };
+    require(!in.output.empty(), "output", "expected an output folder");
+    require(!in.vocab.empty(), "vocab", "expected a vocab.txt");
+    require(in.format == "auto" || in.format == "jsonl" || in.format == "lines" || in.format == "paragraphs", "format",
+            "expected \"auto\", \"jsonl\", \"lines\" or \"paragraphs\", found \"", in.format, "\"");
+    require(in.document.max_characters >= 1, "document.max_characters", "expected at least 1, found ", in.document.max_characters);
+    require(in.document.min_characters >= 0, "document.min_characters", "expected at least 0, found ", in.document.min_characters);
+    require(in.document.overflow == "split" || in.document.overflow == "cut", "document.overflow", "expected \"split\" or \"cut\", found \"",
+            in.document.overflow, "\"");
+    require(in.max_bad_lines >= 0, "max_bad_lines", "expected at least 0, found ", in.max_bad_lines);
+    require(in.shard_tokens >= 1, "shard_tokens", "expected at least 1, found ", in.shard_tokens);
+}
+
+/// What decides the corpus' bytes: the settings, the sources with their sizes, the vocabulary, the segmenter.
+std::string fingerprint(const BuildCorpusInput& in, const std::vector<std::string>& paths, const PartMaker& maker) {
+    boost::json::object o = json::write(in).as_object();
+    o.erase("output");
+    o.erase("text");
+    boost::json::array sources;
+    for (const std::string& path : paths)
+        sources.push_back(boost::json::object{{"file", fs::path(path).filename().string()}, {"bytes", static_cast<std::int64_t>(fs::file_size(path))}});
+    o["sources"] = std::move(sources);
+    o["vocab"] = maker.vocabulary().digest();
+    o["segmenter_identity"] = maker.segmenter_identity();
+    return boost::json::serialize(o);
+}
+
+/// Rank 0 prepares the output folder; its trouble is everybody's.
+bool open_output(const fs::path& folder, const std::string& mark, bool restart, Communicator& world) {
+    std::string trouble;
+    bool done = false;
+    if (world.rank() == 0) {
+        try {
+            const fs::path built = folder / "corpus.json", partial = folder / ".partial";
+            if (restart && fs::is_directory(folder)) {
+                for (const auto& entry : fs::directory_iterator(folder))
+                    if (entry.path().filename().string().starts_with("corpus")) fs::remove(entry.path());
+                fs::remove_all(partial);
+            }
+            fs::create_directories(folder);
+            if (fs::exists(built)) {
+                if (read_file(built) == mark) done = true;
+                else trouble = message(folder.string(), " holds a corpus of other input or settings (see corpus.json there); choose another folder, or --restart");
+            } else {
+                if (fs::exists(partial / "fingerprint") && read_file(partial / "fingerprint") != mark) fs::remove_all(partial);
+                fs::create_directories(partial);
+                write_file_atomically(partial / "fingerprint", mark);
+            }
+        } catch (const std::exception& e) {
+            trouble = message("cannot write the output folder ", folder.string(), " (", e.what(), ")");
+        }
+    }
+    world.broadcast(trouble, 0);
+    if (!trouble.empty()) throw UsageError(trouble);
+    return world.max(done ? 1 : 0) > 0;
+}
+
+/// Reads the whole input and works on this rank's blocks. Returns how many blocks there are.
+std::int64_t make_parts(const BuildCorpusInput& in, const std::vector<std::string>& paths, PartMaker& maker, const fs::path& partial,
+                        Communicator& world, double begin) {
+    LineReader lines(paths);
+    std::int64_t block = 0, bytes = 0, total = 0;
+    bool mine = world.rank() == 0;
+    std::size_t file = 0;
+    bool open = false, between = true;  // paragraphs are not cut: their blocks end at blank lines
+    const auto start_block = [&] {
+        const bool turn = block % world.size() == world.rank();
+        mine = turn && !part_is_whole(part_path(partial, block));
+        maker.clear();
+        bytes = 0;
+        open = true;
+    };
+    const auto end_block = [&] {
+        if (!open) return;
+        if (mine) maker.save(part_path(partial, block));
+        ++block;
+        open = false;
+        const double s = seconds() - begin;
+        log::live(message("read ", total >> 20, " MiB of text, ", static_cast<double>(total >> 10) / 1024 / s, " MiB/s"));
+    };
+    for (std::string line; lines.next(line);) {
+        // A block never spans two files, so that a file's name stands for all its lines.
+        if (open && ((bytes >= block_bytes && between) || file != lines.file_index())) end_block();
+        if (!open) start_block();
+        file = lines.file_index();
+        between = in.format != "paragraphs" || line.empty();
+        bytes += static_cast<std::int64_t>(line.size()) + 1;
+        total += static_cast<std::int64_t>(line.size()) + 1;
+        if (mine) maker.add_line(line, lines.path(), lines.line_number());
+    }
+    end_block();
+    return block;
+}
+
+}  // namespace
+
+void build_corpus(const BuildCorpusInput& in, const json::Place& place, Communicator& world, bool restart) {
+    check(in, place);
+    const double begin = seconds();
+    const std::vector<std::string> paths = expand_paths(in.text, place.at("text"));
+    PartMaker maker(in);
+    const std::string mark = fingerprint(in, paths, maker);
+    const fs::path folder = in.output, partial = folder / ".partial";
+    if (open_output(folder, mark, restart, world)) {
+        log::info("already built: ", in.output);
+        return;
+    }
+    const std::int64_t blocks = make_parts(in, paths, maker, partial, world, begin);
+    world.barrier();
+    const AssemblyReport report = assemble(in, place, maker, partial, folder, blocks, mark, world);
+    if (world.rank() == 0) {
+        write_file_atomically(folder / "corpus.json", mark);
+        fs::remove_all(partial);
+    }
+    world.barrier();
+    const double s = seconds() - begin;
+    log::info(report.documents, " documents, ", report.tokens, " tokens (", 100.0 * static_cast<double>(report.unknown) / std::max(1.0, static_cast<double>(report.tokens)),
+              " % [UNK]), ", report.words, " words in ", report.shards, " shards; dropped: ", report.duplicates, " duplicate and ", report.too_short,
+              " short documents, ", report.bad_lines, " bad lines; ", static_cast<double>(report.bytes) / 1e6 / s, " MB/s of text in ", s, " s -> ",
+              in.output);
+}
+
+}  // namespace rf

@@ -1,0 +1,64 @@
+#pragma once
+/// The two halves of a corpus build: blocks of lines become part files, part files become shards.
+/// A part file ends with the digest of what is before it, so a torn one counts as absent.
+
+#include "data/corpus_build.hpp"
+#include "text/segmenter.hpp"
+
+#include <filesystem>
+#include <memory>
+#include <vector>
+
+namespace rf {
+
+std::filesystem::path part_path(const std::filesystem::path& folder, std::int64_t block);
+bool part_is_whole(const std::filesystem::path& path);
+
+/// What a block of lines became.
+struct CorpusPart {
+    struct Counts {
+        std::int64_t bytes = 0, bad_lines = 0, too_short = 0;
+    };
+    Counts counts;
+    std::vector<std::string> hashes;         ///< digest of each source document's text
+    std::vector<std::int64_t> pieces;        ///< documents each became
+    std::vector<std::int64_t> lengths;       ///< tokens of each piece
+    std::vector<std::uint16_t> tokens;
+    std::vector<std::uint8_t> word_start;    ///< [tokens] 0 or 1
+
+    std::string to_bytes() const;
+    static CorpusPart from_file(const std::filesystem::path& path);
+};
+
+/// Tokenizes and segments lines into a part.
+class PartMaker {
+public:
+    explicit PartMaker(const BuildCorpusInput& input);
+    const Vocabulary& vocabulary() const { return vocabulary_; }
+    std::string segmenter_identity() const { return segmenter_->identity(); }
+    void clear();
+    /// A malformed line is a UsageError naming file and line, unless max_bad_lines allows it.
+    void add_line(const std::string& line, const std::string& file, std::int64_t number);
+    void save(const std::filesystem::path& path);
+
+private:
+    void add_document(const std::string& text, const std::vector<std::string>& words);
+    void add_piece(std::u32string_view text, const std::vector<std::uint8_t>& starts, std::size_t begin);
+
+    const BuildCorpusInput& in_;
+    Vocabulary vocabulary_;
+    Tokenizer tokenizer_;
+    std::unique_ptr<Segmenter> segmenter_;
+    CorpusPart part_;
+    std::string paragraph_;
+    std::int64_t bad_ = 0;
+};
+
+struct AssemblyReport {
+    std::int64_t documents = 0, tokens = 0, words = 0, unknown = 0, shards = 0, duplicates = 0, too_short = 0, bad_lines = 0, bytes = 0;
+};
+/// Collective: decides duplicates in the order of the input, then shard s is written by rank s % size.
+AssemblyReport assemble(const BuildCorpusInput& input, const json::Place& place, const PartMaker& maker, const std::filesystem::path& partial,
+                        const std::filesystem::path& folder, std::int64_t blocks, const std::string& sources, Communicator& world);
+
+}  // namespace rf
