@@ -97,6 +97,7 @@ private:
         (previous_[s] == Trie::none ? first_free_ : next_[static_cast<std::size_t>(previous_[s])]) = next_[s];
         (next_[s] == Trie::none ? last_free_ : previous_[static_cast<std::size_t>(next_[s])]) = previous_[s];
         next_[s] = taken;
+        tail_ = std::max(tail_, slot);
     }
     bool is_free(std::int32_t slot) const { return next_[static_cast<std::size_t>(slot)] != taken; }
 
@@ -111,8 +112,10 @@ private:
             if (std::all_of(children.begin(), children.end(), [&](std::int32_t c) { return is_free(base + c); })) return base;
             if (++attempts == max_attempts) break;
         }
-        const auto base = static_cast<std::int32_t>(trie_.nodes_.size());
-        grow(std::max(trie_.nodes_.size() * 3 / 2, trie_.nodes_.size() + static_cast<std::size_t>(high) + 1));
+        // The crowded slots at the front leave the list, or every later search would try them again.
+        for (int i = 0; i < max_attempts / 4 && first_free_ != Trie::none && first_free_ < tail_; ++i) take(first_free_);
+        const std::int32_t base = std::max(0, tail_ + 1 - low);
+        while (static_cast<std::size_t>(base + high) >= trie_.nodes_.size()) grow(trie_.nodes_.size() * 3 / 2);
         return base;
     }
 
@@ -148,6 +151,7 @@ private:
     static constexpr std::int32_t taken = -2;
     Trie& trie_;
     std::int32_t alphabet_ = 0;
+    std::int32_t tail_ = 0;  ///< last slot in use
     std::vector<std::uint16_t> codes_;
     std::vector<Item> items_;
     std::vector<std::int32_t> children_, next_, previous_;

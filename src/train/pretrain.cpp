@@ -252,10 +252,10 @@ void Run::resume() {
         results_->declare("eval/mlm", eval_columns);
         results_->set_meta("model", json::write(config_));
         results_->set_meta("input", json::write(in_));
-        results_->set_meta("processor", cpu_description());
+        results_->set_meta("processor", boost::json::string(cpu_description()));
         results_->set_meta("ranks", std::int64_t{grid_.world.size()});
         results_->set_meta("parameters", config_.parameter_count());
-        results_->set_meta("dtype", std::string(name_of(model_->dtype())));
+        results_->set_meta("dtype", boost::json::string(std::string(name_of(model_->dtype()))));
     }
     if (stream_.held_out > 0 && first_ < in_.steps) unigram_ = unigram_cross_entropy(stream_);
     if (results_ && unigram_ > 0) results_->set_meta("unigram_cross_entropy", unigram_);
