@@ -97,15 +97,17 @@ public:
                 std::memmove(to + in_at, from + out_at, static_cast<std::size_t>(send_begin[dst + 1] - out_at));
                 continue;
             }
-            while (out_at < send_begin[dst + 1] || in_at < recv_begin[src + 1]) {
-                const int out_n = static_cast<int>(std::min(max_count, send_begin[dst + 1] - out_at));
-                const int in_n = static_cast<int>(std::min(max_count, recv_begin[src + 1] - in_at));
-                check_mpi(MPI_Sendrecv(from + out_at, out_n, MPI_BYTE, static_cast<int>(dst), 0, to + in_at, in_n, MPI_BYTE,
-                                       static_cast<int>(src), 0, comm_, MPI_STATUS_IGNORE),
-                          "MPI_Sendrecv");
-                out_at += out_n;
-                in_at += in_n;
-            }
+            // Empty transfers are not made: the other side would not know of them.
+            std::vector<MPI_Request> requests;
+            for (; in_at < recv_begin[src + 1]; in_at += max_count)
+                check_mpi(MPI_Irecv(to + in_at, static_cast<int>(std::min(max_count, recv_begin[src + 1] - in_at)), MPI_BYTE, static_cast<int>(src), 0,
+                                    comm_, &requests.emplace_back()),
+                          "MPI_Irecv");
+            for (; out_at < send_begin[dst + 1]; out_at += max_count)
+                check_mpi(MPI_Isend(from + out_at, static_cast<int>(std::min(max_count, send_begin[dst + 1] - out_at)), MPI_BYTE, static_cast<int>(dst), 0,
+                                    comm_, &requests.emplace_back()),
+                          "MPI_Isend");
+            check_mpi(MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE), "MPI_Waitall");
         }
     }
 

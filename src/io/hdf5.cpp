@@ -77,7 +77,9 @@ File create_file(const std::string& path) {
     // content gives equal bytes.
     const PropertyList access(check(H5Pcreate(H5P_FILE_ACCESS), path));
     H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST);
-    return File(check(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access), path));
+    const PropertyList create(check(H5Pcreate(H5P_FILE_CREATE), path));
+    H5Pset_obj_track_times(create, false);
+    return File(check(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, create, access), path));
 }
 
 File open_file(const std::string& path) {
@@ -88,7 +90,9 @@ File open_file(const std::string& path) {
 Group create_group(hid_t parent, const std::string& name) {
     const PropertyList links(check(H5Pcreate(H5P_LINK_CREATE), name));
     H5Pset_create_intermediate_group(links, 1);
-    return Group(check(H5Gcreate2(parent, name.c_str(), links, H5P_DEFAULT, H5P_DEFAULT), name));
+    const PropertyList create(check(H5Pcreate(H5P_GROUP_CREATE), name));
+    H5Pset_obj_track_times(create, false);
+    return Group(check(H5Gcreate2(parent, name.c_str(), links, create, H5P_DEFAULT), name));
 }
 
 bool exists(hid_t parent, const std::string& name) {
