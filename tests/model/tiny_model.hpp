@@ -1,0 +1,147 @@
+#pragma once
+/// A model small enough to check by hand, in f64, without dropout unless asked for.
+
+#include "model/mlm_head.hpp"
+#include "kernels/rotary.hpp"
+#include "params/layout.hpp"
+
+#include <cmath>
+#include <functional>
+#include <vector>
+
+namespace rf::test {
+
+/// Packed sequences with their predicted positions.
+struct Batch {
+    std::vector<std::int32_t> ids, position, token_sample, cu_seqlens{0}, sample, rows, targets;
+    void add(const std::vector<std::int32_t>& sequence, const std::vector<std::int32_t>& wanted) {
+        const auto begin = static_cast<std::int32_t>(ids.size());
+        for (std::size_t t = 0; t < sequence.size(); ++t) {
+            ids.push_back(sequence[t]);
+            position.push_back(static_cast<std::int32_t>(t));
+            token_sample.push_back(static_cast<std::int32_t>(sample.size()) + 5);
+            if (wanted[t] == 0) continue;
+            rows.push_back(begin + static_cast<std::int32_t>(t));
+            targets.push_back(wanted[t]);
+        }
+        sample.push_back(static_cast<std::int32_t>(sample.size()) + 5);
+        cu_seqlens.push_back(static_cast<std::int32_t>(ids.size()));
+    }
+};
+
+inline ConstTensor list(const std::vector<std::int32_t>& v) {
+    static const std::int32_t none = 0;
+    return view(v.empty() ? &none : v.data(), {static_cast<std::int64_t>(v.size())});
+}
+
+class TinyModel {
+public:
+    explicit TinyModel(const ModelConfig& config, Dtype dtype = Dtype::f64)
+        : config(config), comm(make_self_communicator()), encoder(this->config, layout), head(this->config, encoder), dtype(dtype) {
+        const std::int64_t n = layout.size();
+        weights_ = Buffer(n * size_of(dtype));
+        grads_ = Buffer(n * size_of(accumulator_of(dtype)));
+        table_ = Buffer(512 * config.head_size() * size_of(accumulator_of(dtype)));
+        table = table_.tensor({512, config.head_size() / 2, 2}, accumulator_of(dtype));
+        rotary_table(table);
+    }
+
+    Tensor weights() const { return weights_.tensor({layout.size()}, dtype); }
+    Tensor grads() const { return grads_.tensor({layout.size()}, accumulator_of(dtype)); }
+
+    StepContext step(const Batch& b, double alpha, bool training) {
+        arena.reset();
+        return {.model = config, .stream = stream, .arena = arena, .tensor = *comm,
+                .batch = {.ids = list(b.ids), .segments = {}, .cu_seqlens = list(b.cu_seqlens), .sample = list(b.sample),
+                          .origin = {.sample = list(b.token_sample), .position = list(b.position)}},
+                .rotary_table = table, .alpha = alpha, .training = training, .seed = 42};
+    }
+    /// Mean loss over (count + 1e-7), as train_mlm.py has it.
+    double loss(const Batch& b, double alpha, bool training = false) {
+        const StepContext context = step(b, alpha, training);
+        const ParamView w(layout, weights());
+        Encoder::Saved saved;
+        const Tensor x = encoder.forward(context, w, saved);
+        const MlmSums sums = head.evaluate(context, w, x, {list(b.rows), list(b.targets)});
+        outputs.assign(1, copy(saved.embedded));
+        for (const auto& layer : saved.layers) outputs.push_back(copy(layer.second.y));
+        if (!b.rows.empty()) logits = copy(head.logits(context, w, x, list(b.rows)));
+        return sums.loss / (static_cast<double>(sums.count) + 1e-7);
+    }
+    /// Gradients of `loss` into grads().
+    double gradient(const Batch& b, double alpha, bool training = false) {
+        std::fill_n(grads_.data(), grads_.size(), std::byte{0});
+        const StepContext context = step(b, alpha, training);
+        const ParamView w(layout, weights()), g(layout, grads());
+        Encoder::Saved saved;
+        const Tensor x = encoder.forward(context, w, saved);
+        const Tensor dx = arena.tensor_like(x);
+        const double count = static_cast<double>(b.rows.size());
+        const MlmSums sums = head.forward_backward(context, w, g, x, {list(b.rows), list(b.targets)}, 1 / (count + 1e-7), dx);
+        encoder.backward(context, w, g, dx, saved);
+        return sums.loss / (count + 1e-7);
+    }
+    std::vector<double> copy(const Tensor& t) const {
+        std::vector<double> out(static_cast<std::size_t>(t.count()));
+        for (std::size_t i = 0; i < out.size(); ++i)
+            out[i] = t.dtype == Dtype::f64 ? t.as<double>()[i] : t.dtype == Dtype::f32 ? t.as<float>()[i] : static_cast<float>(t.as<bfloat16>()[i]);
+        return out;
+    }
+
+    ModelConfig config;
+    std::unique_ptr<Communicator> comm;
+    Stream stream;
+    Arena arena;
+    ParamLayout layout;
+    Encoder encoder;
+    MlmHead head;
+    Dtype dtype;
+    Tensor table;
+    std::vector<std::vector<double>> outputs;  ///< embedding output, then every layer's
+    std::vector<double> logits;                ///< of the predicted positions
+
+private:
+    Buffer weights_, grads_, table_;
+};
+
+inline ModelConfig tiny_config() {
+    ModelConfig config;
+    config.vocab_size = 12;
+    config.hidden_size = 8;
+    config.num_attention_heads = 2;
+    config.intermediate_size = 16;
+    config.num_hidden_layers = 2;
+    return config;
+}
+
+/// The formula weights of the reference model: tensor t in the order word, segment, then per layer q, k, v, o, W1, W2, all
+/// (in, out); element n of it is sin(k^2) / 2 with k = 100 t + n + 1. `place` says where element (tensor, row, column) goes.
+inline void fill_by_formula(TinyModel& model) {
+    double* flat = model.weights().as<double>();
+    const auto value = [](std::int64_t tensor, std::int64_t n) {
+        const auto k = static_cast<double>(100 * tensor + n + 1);
+        return 0.5 * std::sin(k * k);
+    };
+    const std::int64_t c = model.config.hidden_size;
+    for (const ParamEntry& entry : model.layout.entries()) {
+        const std::string& name = entry.spec.name;
+        double* out = flat + entry.offset;
+        const std::int64_t count = entry.local.count();
+        if (name.starts_with("embedding/")) {
+            const std::int64_t tensor = name == "embedding/word" ? 0 : 1;
+            for (std::int64_t i = 0; i < count; ++i) out[i] = value(tensor, i);
+            continue;
+        }
+        const std::int64_t first = 2 + 6 * (name[6] - '0');
+        if (name.ends_with("qkv")) {
+            for (std::int64_t i = 0; i < count; ++i)  // [3, C out, C in]
+                out[i] = value(first + i / (c * c), (i % c) * c + i / c % c);
+        } else {
+            const std::int64_t tensor = first + (name.ends_with("output") ? 3 : name.ends_with("up") ? 4 : 5);
+            const std::int64_t rows = entry.local[0], columns = count / rows;  // (out, in)
+            for (std::int64_t i = 0; i < count; ++i) out[i] = value(tensor, (i % columns) * rows + i / columns);
+        }
+    }
+}
+
+}  // namespace rf::test
