@@ -81,7 +81,7 @@ void product_in_bf16(const Product<std::uint16_t, float>& p) {
 
 void product(const Product<std::uint16_t, float>& p) {
     if (p.m == 0 || p.n == 0) return;
-    if (p.k > 0 && cpu_has_bf16()) return product_in_bf16(p);
+    if (cpu_has_bf16()) return product_in_bf16(p);
     product_in_f32(p);
 }
 

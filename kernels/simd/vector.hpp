@@ -106,7 +106,7 @@ RF_INLINE V root_lanes(V v) {
 }
 RF_INLINE f32x16 root(f32x16 v) {
 #ifdef __AVX512F__
-    return reinterpret_cast<f32x16>(_mm512_sqrt_ps(reinterpret_cast<__m512>(v)));
+    return reinterpret_cast<f32x16>(_mm512_maskz_sqrt_ps(0xffff, reinterpret_cast<__m512>(v)));
 #else
     return root_lanes<float>(v);
 #endif
@@ -148,7 +148,7 @@ RF_INLINE f64x16 exp(f64x16 x) {
 /// a * m for lanes that hold 32-bit numbers in 64 bits: one instruction, which the compiler does not find by itself.
 RF_INLINE u64x8 multiply_32(u64x8 a, std::uint32_t m) {
 #if defined(__AVX512F__)
-    return reinterpret_cast<u64x8>(_mm512_mul_epu32(reinterpret_cast<__m512i>(a), _mm512_set1_epi64(m)));
+    return reinterpret_cast<u64x8>(_mm512_maskz_mul_epu32(0xff, reinterpret_cast<__m512i>(a), _mm512_set1_epi64(m)));
 #elif defined(__AVX2__)
     __m256i part[2];
     __builtin_memcpy(part, &a, sizeof a);
