@@ -1,0 +1,160 @@
+#!/usr/bin/python3
+"""One HTML page about a run, with its pictures inside: report.py RUN_FOLDER [-o report.html]
+
+Reads results.h5 and run.json of an output folder, and examples.txt (the output of fill-mask) where there is one. Draws
+loss (training and held out), accuracy, learning rate, alpha, gradient norm and tokens per second."""
+
+import argparse
+import html
+import io
+import json
+import os
+import re
+import sys
+
+import h5py
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+
+STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}
+h1{margin-bottom:0}.sub{color:#666;margin-top:0}svg{width:100%;height:auto}.grid{display:grid;grid-template-columns:1fr 1fr;gap:1em}
+table{border-collapse:collapse}td,th{padding:.2em .9em;text-align:left;border-bottom:1px solid #ddd}td.n{text-align:right}
+pre{background:#f6f6f6;padding:1em;overflow:auto;font-size:13px}summary{cursor:pointer;margin:1em 0}"""
+
+
+def fail(text):
+    sys.exit(f"report.py: {text}")
+
+
+def smooth(values, width):
+    """Mean over a centred window that shrinks at the ends."""
+    total = np.cumsum(np.insert(values.astype(float), 0, 0))
+    low = np.maximum(np.arange(len(values)) - width, 0)
+    high = np.minimum(np.arange(len(values)) + width + 1, len(values))
+    return (total[high] - total[low]) / (high - low)
+
+
+def svg(draw, wide=False):
+    figure, axes = plt.subplots(figsize=(11, 4.2) if wide else (5.6, 3.4), layout="constrained")
+    draw(axes)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    text = out.getvalue()
+    return text[text.index("<svg"):]
+
+
+def draw_curve(axes, step, values, label, units, color):
+    if len(step) > 80:
+        axes.plot(step, values, ".", color=color, alpha=0.18, markersize=2)
+        axes.plot(step, smooth(values, max(2, len(step) // 60)), color=color, linewidth=1.8)
+    else:
+        axes.plot(step, values, color=color, linewidth=1.5)
+    axes.set_xlabel("updates")
+    axes.set_ylabel(f"{label} [{units}]" if units != "1" else label)
+
+
+def pictures(train, evaluation, meta):
+    step = train["step"]
+
+    def loss(axes):
+        draw_curve(axes, step, train["loss"], "masked-LM loss", "nats", "tab:blue")
+        axes.lines[-1].set_label("training")
+        if len(evaluation.get("step", [])):
+            axes.plot(evaluation["step"], evaluation["loss"], "o-", color="tab:red", markersize=4, label="held out")
+        if "unigram_cross_entropy" in meta:
+            axes.axhline(meta["unigram_cross_entropy"], color="gray", linestyle="--", linewidth=1, label="unigram, same targets")
+        axes.legend(frameon=False)
+
+    yield "Loss", svg(loss, wide=True), True
+    for name, title, color in (("accuracy", "masked accuracy", "tab:green"), ("lr", "learning rate", "tab:purple"),
+                               ("alpha", "residual weight alpha", "tab:orange"), ("grad_norm", "gradient norm", "tab:brown"),
+                               ("tokens_per_second", "speed", "tab:cyan")):
+        if name not in train:
+            continue
+        units = "tokens/s" if name == "tokens_per_second" else "1"
+
+        def one(axes, name=name, title=title, color=color, units=units):
+            draw_curve(axes, step, train[name], title, units, color)
+            if name == "accuracy" and len(evaluation.get("step", [])):
+                axes.plot(evaluation["step"], evaluation["accuracy"], "o-", color="tab:red", markersize=3, label="held out")
+                axes.legend(frameon=False)
+            if name in ("alpha", "tokens_per_second"):
+                axes.set_ylim(bottom=0)
+            if name == "grad_norm":
+                axes.set_yscale("log")
+
+        yield title.capitalize(), svg(one), False
+
+
+def examples(path):
+    """Tables from fill-mask's output: a line of text, then a line of tab-separated candidates for each mask."""
+    if not os.path.exists(path):
+        return ""
+    out = "<h2>Filled masks</h2>"
+    for line in open(path, encoding="utf-8"):
+        line = line.rstrip("\n")
+        if line.startswith("\t"):
+            cells = [re.fullmatch(r"(.*) ([0-9.]+)", c) for c in line.strip("\t").split("\t")]
+            out += "<tr>" + "".join(f"<td>{html.escape(c[1])} <small>{float(c[2]):.1%}</small></td>" for c in cells if c) + "</tr>"
+        else:
+            out += ("</table>" if "<table" in out and not out.endswith("</table>") else "") + f"<p>{html.escape(line)}</p><table>"
+    return out + "</table>"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run")
+    parser.add_argument("-o", "--output", help="default: RUN/report.html")
+    parser.add_argument("--loss-svg", help="also write the loss picture to this file")
+    args = parser.parse_args()
+    path = os.path.join(args.run, "results.h5")
+    if not os.path.exists(path):
+        fail(f"{path} does not exist (expected the output folder of a run)")
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("kind") != "roformer results":
+                fail(f"{path} is not a results file of roformer")
+            train = {name: file["train"][name][:] for name in file["train"]}
+            evaluation = {name: file["eval/mlm"][name][:] for name in file["eval/mlm"]} if "eval/mlm" in file else {}
+            meta = dict(file["meta"].attrs)
+    except OSError as error:
+        fail(f"{path} cannot be read: {error}")
+    if not len(train.get("step", [])):
+        fail(f"{path} holds no update yet")
+    run = json.load(open(os.path.join(args.run, "run.json"), encoding="utf-8")) if os.path.exists(os.path.join(args.run, "run.json")) else {}
+    facts = {"program": meta.get("program"), "processor": meta.get("processor"), "ranks": meta.get("ranks"), "compute type": meta.get("dtype"),
+             "parameters": f"{int(meta.get('parameters', 0)):,}", "updates": int(train["step"][-1]), "tokens seen": f"{int(train['tokens'].sum()):,}",
+             "time in updates": f"{train['seconds'].sum() / 60:.1f} min", "last training loss": f"{smooth(train['loss'], 10)[-1]:.4f} nats"}
+    if len(evaluation.get("step", [])):
+        facts["held-out loss"] = f"{evaluation['loss'][-1]:.4f} nats (perplexity {evaluation['perplexity'][-1]:.1f}, accuracy {evaluation['accuracy'][-1]:.1%})"
+    if "unigram_cross_entropy" in meta:
+        facts["unigram cross-entropy of the same targets"] = f"{meta['unigram_cross_entropy']:.4f} nats"
+    body, small = "", ""
+    for title, picture, wide in pictures(train, evaluation, meta):
+        if title == "Loss" and args.loss_svg:
+            with open(args.loss_svg, "w", encoding="utf-8") as out:
+                out.write('<?xml version="1.0" encoding="utf-8"?>\n' + picture)
+        if wide:
+            body += f"<h2>{title}</h2>{picture}"
+        else:
+            small += f"<div><h3>{title}</h3>{picture}</div>"
+    table = "".join(f"<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>" for k, v in facts.items())
+    page = (f"<!doctype html><html lang=en><meta charset=utf-8><title>roformer: {html.escape(args.run)}</title><style>{STYLE}</style>"
+            f"<h1>Pre-training report</h1><p class=sub>{html.escape(args.run)}</p><table>{table}</table>{body}<div class=grid>{small}</div>"
+            f"{examples(os.path.join(args.run, 'examples.txt'))}"
+            f"<details><summary>Input as resolved</summary><pre>{html.escape(json.dumps(run.get('input', {}), indent=2, ensure_ascii=False))}</pre></details></html>\n")
+    output = args.output or os.path.join(args.run, "report.html")
+    with open(output + ".partial", "w", encoding="utf-8") as out:
+        out.write(page)
+    os.replace(output + ".partial", output)
+    print(output)
+
+
+if __name__ == "__main__":
+    main()
