@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# From a bare Debian 12 to a trained small RoFormerV2 and its report, on the CPU, in about ten minutes after the install.
+#   jobs/quickstart.sh [TEXT ...]     own text (.txt, .jsonl; folders) instead of text from distribution packages
+# Everything lands in runs/quickstart. Run it again to continue after an interruption, or to be told that all is done.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+work=runs/quickstart
+roformer=$PWD/build/cpu-release/roformer
+packages=(fortunes-zh manpages-zh libreoffice-help-zh-cn debian-reference-zh-cn)
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
+
+say() { printf '\n== %s\n' "$*"; }
+trap 'echo; echo "quickstart: interrupted; the same command continues from here"; exit 130' INT TERM
+
+say "1/7 packages"
+env/debian.sh
+
+say "2/7 build"
+[[ -f build/cpu-release/build.ninja ]] || cmake --preset cpu-release >/dev/null
+cmake --build --preset cpu-release --target roformer | tail -n 1
+
+say "3/7 text"
+mkdir -p "$work"
+if (($#)); then
+  text=$(printf '"%s",' "$@"); text="[${text%,}]"
+else
+  text="$work/text.jsonl"
+  if [[ ! -s $work/text.jsonl ]]; then
+    mkdir -p "$work/packages" "$work/unpacked"
+    for package in "${packages[@]}"; do
+      if ! compgen -G "$work/packages/${package}_*.deb" >/dev/null; then
+        (cd "$work/packages" && apt-get download -qq -o APT::Sandbox::User=root "$package") ||
+          { echo "quickstart: $package could not be fetched (no network?); give own text: jobs/quickstart.sh FILE" >&2; exit 1; }
+      fi
+      dpkg -x "$work"/packages/"${package}"_*.deb "$work/unpacked"
+    done
+    /usr/bin/python3 jobs/quickstart_text.py "$work/unpacked" "$work/text.jsonl"
+    rm -rf "$work/unpacked"
+  else
+    echo "there: $work/text.jsonl"
+  fi
+fi
+
+say "4/7 vocabulary and corpus"
+[[ -s $work/vocab.txt ]] || "$roformer" build-vocab --set "text=$text" --set "output=$work/vocab.txt" --set size=8000
+mpirun -n 2 "$roformer" build-corpus --set "text=$text" --set "vocab=$work/vocab.txt" --set "output=$work/corpus"
+
+say "5/7 pre-training: a RoFormerV2 of 4 layers, two ranks"
+code=0
+mpirun -n 2 "$roformer" pretrain inputs/pretrain_quickstart.json || code=$?
+if ((code == 75)); then echo "quickstart: stopped by a signal; the same command continues"; exit 75; fi
+((code == 0)) || exit "$code"
+
+say "6/7 what it learned: the five likeliest fillings of each [MASK]"
+printf '%s\n' '如果没有指定文件，则从标准[MASK]入读取。' '您可以使用此[MASK]令来打开文件。' '请单击“确[MASK]”按钮。' |
+  "$roformer" fill-mask --checkpoint "$work/pretrain" --top 5 | tee "$work/pretrain/examples.txt"
+
+say "7/7 report"
+report=$(/usr/bin/python3 postprocess/report.py "$work/pretrain")
+echo "done: $PWD/$report"
