@@ -53,7 +53,7 @@ if ((code == 75)); then echo "quickstart: stopped by a signal; the same command 
 ((code == 0)) || exit "$code"
 
 say "6/7 what it learned: the five likeliest fillings of each [MASK]"
-printf '%s\n' '如果没有指定文件，则从标准[MASK]入读取。' '您可以使用此[MASK]令来打开文件。' '请单击“确[MASK]”按钮。' |
+printf '%s\n' '您可以使用此[MASK]令来打开文件。' '如果文件不[MASK]在，则返回错误。' '在单元[MASK]中输入公式。' |
   "$roformer" fill-mask --checkpoint "$work/pretrain" --top 5 | tee "$work/pretrain/examples.txt"
 
 say "7/7 report"

@@ -49,9 +49,10 @@ def svg(draw, wide=False):
     return text[text.index("<svg"):]
 
 
-def draw_curve(axes, step, values, label, units, color):
-    if len(step) > 80:
-        axes.plot(step, values, ".", color=color, alpha=0.18, markersize=2)
+def draw_curve(axes, step, values, label, units, color, noisy=True):
+    """Noisy measurements become points with their running mean; a schedule is drawn as it is."""
+    if noisy and len(step) > 80:
+        axes.plot(step, values, ".", color=color, alpha=0.18, markersize=2, rasterized=True)
         axes.plot(step, smooth(values, max(2, len(step) // 60)), color=color, linewidth=1.8)
     else:
         axes.plot(step, values, color=color, linewidth=1.5)
@@ -80,7 +81,7 @@ def pictures(train, evaluation, meta):
         units = "tokens/s" if name == "tokens_per_second" else "1"
 
         def one(axes, name=name, title=title, color=color, units=units):
-            draw_curve(axes, step, train[name], title, units, color)
+            draw_curve(axes, step, train[name], title, units, color, noisy=name not in ("lr", "alpha"))
             if name == "accuracy" and len(evaluation.get("step", [])):
                 axes.plot(evaluation["step"], evaluation["accuracy"], "o-", color="tab:red", markersize=3, label="held out")
                 axes.legend(frameon=False)
