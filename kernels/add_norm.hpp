@@ -13,7 +13,7 @@ struct AddNorm {
     ConstTensor f;         ///< [T, C]
     Tensor y;              ///< [T, C] out
     Tensor inv_rms;        ///< [T] out, accumulator dtype; saved for backward; absent when not normalising
-    double alpha = 1;
+    Scalar alpha = 1;
     bool normalise = true;
     double epsilon = 1e-12;
     Dropout dropout;
@@ -32,11 +32,16 @@ struct AddNormBackward {
     Tensor dx;             ///< [T, C] out, or absent (embedding)
     Tensor df;             ///< [T, C] out
     Tensor d_alpha;        ///< [1] accumulator dtype, +=, or absent
-    double alpha = 1;
+    Scalar alpha = 1;
     bool normalise = true;
     Dropout dropout;
     TokenOrigin origin;
 };
 void add_norm_backward(Stream& stream, const AddNormBackward& args);
+
+namespace cuda {
+void add_norm(Stream& stream, const AddNorm& args);
+void add_norm_backward(Stream& stream, const AddNormBackward& args);
+}  // namespace cuda
 
 }  // namespace rf

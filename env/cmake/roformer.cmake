@@ -12,9 +12,15 @@ if(RF_SANITIZE)
   target_link_options(rf_options INTERFACE -fsanitize=address,undefined)
 endif()
 
-# rf_add_library(name SOURCES a.cpp ... LINK PUBLIC x PRIVATE y): target rf_<name>.
+# rf_add_library(name SOURCES a.cpp ... CUDA b.cu c.cpp ... LINK PUBLIC x PRIVATE y): target rf_<name>. CUDA sources join
+# in CUDA builds only.
 function(rf_add_library name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "SOURCES;CUDA;LINK" ${ARGN})
+  if(RF_CUDA)
+    list(APPEND ARG_SOURCES ${ARG_CUDA})
+    rf_cuda_sources(${ARG_CUDA})
+    list(APPEND ARG_LINK PUBLIC rf_cuda)
+  endif()
   add_library(rf_${name} STATIC ${ARG_SOURCES})
   target_link_libraries(rf_${name} PUBLIC rf_options ${ARG_LINK})
 endfunction()
