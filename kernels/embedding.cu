@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(32 * warps) embedding_pieces_kernel(Scatter<T>
             continue;
         }
         if (piece >= end) return;
-        const int count = std::min(piece_tokens, last - piece);
+        const int count = std::min(last - piece, int{piece_tokens});
         const int my_token = lane() < count ? load(a.tokens + piece + lane()) : 0;
         float* row = a.row_of(shuffle(my_token, 0));
         place = piece + count;
