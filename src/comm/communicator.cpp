@@ -17,7 +17,7 @@ public:
         if (out.data != in.data) std::memmove(out.data, in.data, static_cast<std::size_t>(in.bytes()));
     }
     void broadcast(Stream&, const Tensor&, int) override {}
-    void all_to_all(const void* send, std::span<const std::int64_t> send_begin, void* recv,
+    void all_to_all(Stream&, const void* send, std::span<const std::int64_t> send_begin, void* recv,
                     std::span<const std::int64_t> recv_begin) override {
         std::memmove(static_cast<char*>(recv) + recv_begin[0], static_cast<const char*>(send) + send_begin[0],
                      static_cast<std::size_t>(send_begin[1] - send_begin[0]));

@@ -27,7 +27,7 @@ public:
     virtual void all_gather(Stream& stream, const ConstTensor& in, const Tensor& out) = 0;
     virtual void broadcast(Stream& stream, const Tensor& t, int root) = 0;
     /// Bytes [send_begin[r], send_begin[r+1]) of `send` go to rank r; what rank r sent lands at recv_begin[r].
-    virtual void all_to_all(const void* send, std::span<const std::int64_t> send_begin, void* recv,
+    virtual void all_to_all(Stream& stream, const void* send, std::span<const std::int64_t> send_begin, void* recv,
                             std::span<const std::int64_t> recv_begin) = 0;
     /// The ranks of one `color`, ordered by their rank here.
     virtual std::unique_ptr<Communicator> split(int color) = 0;

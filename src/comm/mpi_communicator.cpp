@@ -84,7 +84,7 @@ public:
         broadcast_bytes(static_cast<char*>(t.data), t.bytes(), root);
     }
 
-    void all_to_all(const void* send, std::span<const std::int64_t> send_begin, void* recv,
+    void all_to_all(Stream&, const void* send, std::span<const std::int64_t> send_begin, void* recv,
                     std::span<const std::int64_t> recv_begin) override {
         // Pairwise exchange by distance: bounded counts, no deadlock, any sizes.
         const auto* from = static_cast<const char*>(send);
