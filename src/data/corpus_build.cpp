@@ -55,6 +55,14 @@ std::string fingerprint(const BuildCorpusInput& in, const std::vector<std::strin
     return boost::json::serialize(o);
 }
 
+/// When the sources were last changed. Not part of the corpus, which a copy of them must give again, but parts of a killed build are
+/// used only with the very files they came from.
+std::string change_times(const std::vector<std::string>& paths) {
+    std::string times;
+    for (const std::string& path : paths) times += message('\n', fs::last_write_time(path).time_since_epoch().count());
+    return times;
+}
+
 bool is_of_corpus(const fs::path& path) {
     const std::string name = path.filename().string();
     return name == "corpus.json" || (name.starts_with("corpus-") && (name.ends_with(".h5") || name.ends_with(".h5.digest")));
@@ -70,7 +78,7 @@ void remove_corpus(const fs::path& folder) {
 }
 
 /// Why the output folder cannot be built in, or empty. `done`: it holds this very corpus.
-std::string prepare_output(const fs::path& folder, const std::string& mark, bool restart, bool& done) {
+std::string prepare_output(const fs::path& folder, const std::string& mark, const std::vector<std::string>& paths, bool restart, bool& done) {
     const fs::path built = folder / "corpus.json", partial = folder / ".partial", fingerprint = partial / "fingerprint";
     if (restart && fs::is_directory(folder)) {
         remove_corpus(folder);
@@ -96,20 +104,21 @@ std::string prepare_output(const fs::path& folder, const std::string& mark, bool
     // Shards without corpus.json: of a build that was killed while it moved them here, or somebody's own.
     if (shards > 0 && !fs::exists(fingerprint))
         return message(folder.string(), " holds corpus shards without their corpus.json; choose another folder, or --restart");
-    if (fs::exists(fingerprint) && read_file(fingerprint) != mark) fs::remove_all(partial);
+    const std::string own = mark + change_times(paths);
+    if (fs::exists(fingerprint) && read_file(fingerprint) != own) fs::remove_all(partial);
     remove_corpus(folder);
     fs::create_directories(partial);
-    write_file_atomically(fingerprint, mark);
+    write_file_atomically(fingerprint, own);
     return "";
 }
 
 /// Rank 0 prepares the output folder; its trouble is everybody's.
-bool open_output(const fs::path& folder, const std::string& mark, bool restart, Communicator& world) {
+bool open_output(const fs::path& folder, const std::string& mark, const std::vector<std::string>& paths, bool restart, Communicator& world) {
     std::string trouble;
     bool done = false;
     if (world.rank() == 0) {
         try {
-            trouble = prepare_output(folder, mark, restart, done);
+            trouble = prepare_output(folder, mark, paths, restart, done);
         } catch (const std::exception& e) {
             trouble = message("cannot write the output folder ", folder.string(), " (", e.what(), ")");
         }
@@ -165,7 +174,7 @@ void build_corpus(const BuildCorpusInput& in, const json::Place& place, Communic
     PartMaker maker(in);
     const std::string mark = fingerprint(in, paths, maker);
     const fs::path folder = in.output, partial = folder / ".partial";
-    if (open_output(folder, mark, restart, world)) {
+    if (open_output(folder, mark, paths, restart, world)) {
         log::info("already built: ", in.output);
         return;
     }

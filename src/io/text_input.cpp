@@ -22,6 +22,29 @@ namespace {
 
 constexpr std::size_t buffer_bytes = 1 << 18;
 
+/// zstd_decompressor takes the end of a truncated file for the end of the text. So every .zst file is read with one more frame behind
+/// it, a run of zeros (RFC 8878: magic number, single segment of 64 bytes, last block of kind RLE): only behind a whole frame does it
+/// come out as zeros, and its own bytes hold no such run.
+constexpr std::size_t end_zeros = 64;
+constexpr std::string_view end_frame("\x28\xB5\x2F\xFD\x20\x40\x03\x02\x00\x00", 10);
+
+class FileWithEndFrame {
+public:
+    using char_type = char;
+    using category = bio::source_tag;
+    explicit FileWithEndFrame(const std::string& path) : file_(path, std::ios::binary) {}
+    std::streamsize read(char* to, std::streamsize size) {
+        if (const std::streamsize n = file_.read(to, size); n > 0) return n;
+        const std::size_t n = rest_.copy(to, static_cast<std::size_t>(size));
+        rest_.remove_prefix(n);
+        return n > 0 ? static_cast<std::streamsize>(n) : -1;
+    }
+
+private:
+    bio::file_source file_;
+    std::string_view rest_ = end_frame;
+};
+
 void add_path(const std::string& path, const json::Place& place, std::vector<std::string>& out) {
     if (path.find_first_of("*?[") != std::string::npos && !fs::exists(path)) {
         glob_t found{};
@@ -105,7 +128,8 @@ bool LineReader::open_next() {
     if (path.ends_with(".zst")) in->push(bio::zstd_decompressor(buffer_bytes));
     std::ifstream file(path, std::ios::binary);
     if (!file) fail_usage("cannot read ", path);
-    in->push(bio::file_source(path, std::ios::binary), buffer_bytes);
+    if (path.ends_with(".zst")) in->push(FileWithEndFrame(path), buffer_bytes);
+    else in->push(bio::file_source(path, std::ios::binary), buffer_bytes);
     in->exceptions(std::ios::badbit);
     in_ = std::move(in);
     buffer_.resize(buffer_bytes);
@@ -121,6 +145,11 @@ bool LineReader::read_line(std::string& line) {
             in_->read(buffer_.data(), static_cast<std::streamsize>(buffer_.size()));
             have_ = static_cast<std::size_t>(in_->gcount());
             at_ = 0;
+            if (have_ == 0 && path().ends_with(".zst")) {
+                if (!line.ends_with(std::string(end_zeros, '\0'))) throw std::ios_base::failure("truncated");
+                line.resize(line.size() - end_zeros);
+                return !line.empty();
+            }
             if (have_ == 0) return any;
         }
         const char* begin = buffer_.data() + at_;

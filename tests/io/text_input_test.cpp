@@ -99,6 +99,18 @@ BOOST_AUTO_TEST_CASE(damaged_and_truncated_streams_are_named) {
     }
 }
 
+BOOST_AUTO_TEST_CASE(no_truncation_passes_for_the_end) {
+    const test::Scratch scratch;
+    const std::string text = "one\ntwo\nthree 3 33 333\n";
+    const std::pair<std::string, std::string> files[] = {
+        {"t.gz", pack<bio::gzip_compressor>(text)}, {"t.xz", pack<bio::lzma_compressor>(text)}, {"t.zst", pack<bio::zstd_compressor>(text)}};
+    for (const auto& [name, bytes] : files)
+        for (std::size_t size = 1; size < bytes.size(); ++size) {
+            test::write(scratch / name, bytes.substr(0, size));
+            BOOST_TEST(refusal([&] { lines_of({scratch(name)}); }) != "no error", name << " cut to " << size << " of " << bytes.size());
+        }
+}
+
 BOOST_AUTO_TEST_CASE(a_line_of_more_than_64_mib_is_refused_before_it_is_read_whole) {
     const test::Scratch scratch;
     {
