@@ -32,9 +32,10 @@ void check(const BuildCorpusInput& in, const json::Place& place) {
     require(in.document.min_characters >= 0, "document.min_characters", "expected at least 0, found ", in.document.min_characters);
     require(in.document.drop_above == 0 || in.document.drop_above >= in.document.min_characters, "document.drop_above",
             "expected 0 (no limit) or at least document.min_characters, found ", in.document.drop_above);
-    require(in.near_duplicates.characters >= 1, "near_duplicates.characters", "expected at least 1, found ", in.near_duplicates.characters);
-    require(in.near_duplicates.bands >= 1 && in.near_duplicates.bands <= 1024, "near_duplicates.bands", "expected 1 to 1024, found ", in.near_duplicates.bands);
-    require(in.near_duplicates.rows >= 1 && in.near_duplicates.rows <= 1024, "near_duplicates.rows", "expected 1 to 1024, found ", in.near_duplicates.rows);
+    const NearDuplicateInput& near = in.near_duplicates;
+    require(near.characters >= 1, "near_duplicates.characters", "expected at least 1, found ", near.characters);
+    require(near.bands >= 1 && near.bands <= 1024, "near_duplicates.bands", "expected 1 to 1024, found ", near.bands);
+    require(near.rows >= 1 && near.rows <= 1024, "near_duplicates.rows", "expected 1 to 1024, found ", near.rows);
     require(in.document.overflow == "split" || in.document.overflow == "cut", "document.overflow", "expected \"split\" or \"cut\", found \"",
             in.document.overflow, "\"");
     require(in.max_bad_lines >= 0, "max_bad_lines", "expected at least 0, found ", in.max_bad_lines);
@@ -78,7 +79,8 @@ void remove_corpus(const fs::path& folder) {
 }
 
 /// Why the output folder cannot be built in, or empty. `done`: it holds this very corpus.
-std::string prepare_output(const fs::path& folder, const std::string& mark, const std::vector<std::string>& paths, bool restart, bool& done) {
+std::string prepare_output(const fs::path& folder, const std::string& mark, const std::vector<std::string>& paths, bool restart,
+                           bool& done) {
     const fs::path built = folder / "corpus.json", partial = folder / ".partial", fingerprint = partial / "fingerprint";
     if (restart && fs::is_directory(folder)) {
         remove_corpus(folder);
@@ -89,13 +91,15 @@ std::string prepare_output(const fs::path& folder, const std::string& mark, cons
     for (const auto& entry : fs::directory_iterator(folder)) {
         const std::string name = entry.path().filename().string();
         long long number = 0, count = 0;
-        if (!is_of_corpus(entry.path()) || std::sscanf(name.c_str(), "corpus-%lld-of-%lld.h5", &number, &count) != 2 || !name.ends_with(".h5")) continue;
+        if (!is_of_corpus(entry.path()) || !name.ends_with(".h5")) continue;
+        if (std::sscanf(name.c_str(), "corpus-%lld-of-%lld.h5", &number, &count) != 2) continue;
         ++shards;
         expected = count;
     }
     if (fs::exists(built)) {
         done = read_file(built) == mark;
-        if (!done) return message(folder.string(), " holds a corpus of other input or settings (see corpus.json there); choose another folder, or --restart");
+        if (!done)
+            return message(folder.string(), " holds a corpus of other input or settings (see corpus.json there); choose another folder, or --restart");
         if (shards == 0 || shards != expected)
             return message(folder.string(), " holds ", shards, " of the ", expected, " shards of its corpus; build it again with --restart");
         fs::remove_all(partial);  // a build killed at its very end
@@ -113,7 +117,8 @@ std::string prepare_output(const fs::path& folder, const std::string& mark, cons
 }
 
 /// Rank 0 prepares the output folder; its trouble is everybody's.
-bool open_output(const fs::path& folder, const std::string& mark, const std::vector<std::string>& paths, bool restart, Communicator& world) {
+bool open_output(const fs::path& folder, const std::string& mark, const std::vector<std::string>& paths, bool restart,
+                 Communicator& world) {
     std::string trouble;
     bool done = false;
     if (world.rank() == 0) {
@@ -187,8 +192,9 @@ void build_corpus(const BuildCorpusInput& in, const json::Place& place, Communic
     }
     world.barrier();
     const double s = seconds() - begin;
-    log::info(report.documents, " documents, ", report.tokens, " tokens (", 100.0 * static_cast<double>(report.unknown) / std::max(1.0, static_cast<double>(report.tokens)),
-              " % [UNK]), ", report.words, " words in ", report.shards, " shards; dropped: ", report.duplicates, " duplicate, ", in.near_duplicates.drop ? message(report.near_duplicates, " nearly duplicate, ") : "", report.too_short, " short and ", report.too_long,
+    const double unknown = 100.0 * static_cast<double>(report.unknown) / std::max(1.0, static_cast<double>(report.tokens));
+    const std::string near = in.near_duplicates.drop ? message(report.near_duplicates, " nearly duplicate, ") : "";
+    log::info(report.documents, " documents, ", report.tokens, " tokens (", unknown, " % [UNK]), ", report.words, " words in ", report.shards, " shards; dropped: ", report.duplicates, " duplicate, ", near, report.too_short, " short and ", report.too_long,
               " long documents, ", report.bad_lines, " bad lines; ", static_cast<double>(report.bytes) / 1e6 / s, " MB/s of text in ", s, " s -> ",
               in.output);
 }

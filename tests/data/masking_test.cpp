@@ -23,7 +23,10 @@ struct Made {
         }
         words.push_back(static_cast<std::int64_t>(tokens.size()));
         bits.assign(tokens.size() / 8 + 2, 0);
-        for (std::size_t w = 0; w + 1 < words.size(); ++w) bits[static_cast<std::size_t>(words[w] + shift) / 8] |= static_cast<std::uint8_t>(1 << ((words[w] + shift) % 8));
+        for (std::size_t w = 0; w + 1 < words.size(); ++w) {
+            const auto bit = static_cast<std::size_t>(words[w] + shift);
+            bits[bit / 8] = static_cast<std::uint8_t>(bits[bit / 8] | 1 << (bit % 8));
+        }
     }
     static constexpr std::int64_t shift = 5;  ///< the document begins inside a byte of bits
     Corpus::Document document() const { return {tokens, bits.data(), shift}; }
@@ -32,7 +35,8 @@ struct Made {
 
 constexpr std::int64_t vocab_size = 12000;
 
-Example example(const Made& made, std::int64_t max_length, const Masking& masking, std::uint64_t seed = 1, std::uint64_t sample = 0, Window window = Window::head) {
+Example example(const Made& made, std::int64_t max_length, const Masking& masking, std::uint64_t seed = 1, std::uint64_t sample = 0,
+                Window window = Window::head) {
     Example out;
     make_example(made.document(), max_length, window, masking, {}, vocab_size, seed, sample, out);
     return out;
@@ -63,7 +67,8 @@ BOOST_AUTO_TEST_CASE(words_are_masked_kept_and_replaced_in_their_shares_and_whol
     double sum = 0;
     const auto words = static_cast<std::int64_t>(made.words.size()) - 1;
     for (std::int64_t w = 0; w < words; ++w) {
-        const auto begin = static_cast<std::size_t>(made.words[static_cast<std::size_t>(w)]), end = static_cast<std::size_t>(made.words[static_cast<std::size_t>(w) + 1]);
+        const auto begin = static_cast<std::size_t>(made.words[static_cast<std::size_t>(w)]);
+        const auto end = static_cast<std::size_t>(made.words[static_cast<std::size_t>(w) + 1]);
         std::size_t marks = 0, same = 0, targets = 0;
         for (std::size_t t = begin; t < end; ++t) {
             targets += predicted[t + 1];
