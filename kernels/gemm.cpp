@@ -53,6 +53,8 @@ void gemm(Stream& stream, const Gemm& g) {
     RF_REQUIRE((g.a.shape == (g.trans_a ? Shape{k, m} : Shape{m, k})) && (g.b.shape == (g.trans_b ? Shape{n, k} : Shape{k, n})), "gemm of ",
                g.a.shape, g.trans_a ? "ᵀ" : "", " and ", g.b.shape, g.trans_b ? "ᵀ" : "", " into ", g.c.shape);
     RF_REQUIRE(g.beta == 0 || g.beta == 1, "beta is 0 or 1");
+    // Checked here: an error must not be thrown inside the parallel region below.
+    RF_REQUIRE(g.beta == 0 || g.c.dtype != Dtype::bf16, "bf16 results are not accumulated into");
     RF_REQUIRE(g.a.dtype == g.b.dtype, "gemm operands of ", name_of(g.a.dtype), " and ", name_of(g.b.dtype));
     if (m == 0 || n == 0) return;
     if (k == 0) {  // a sum of nothing, which oneDNN refuses
