@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 
 namespace rf::app {
 
@@ -104,17 +105,19 @@ int run_bench(const Invocation& invocation, World& world) {
     MlmModel model(config, grid, dtype, true, input.batch.max_length, 1);
     model.initialise();
     MlmTrainer trainer(model, grid, input.optimizer, lanes);
-    std::vector<double> wall, forward, backward, lane_sums, communicate, optimize, tokens, flops;
+    std::vector<double> wall, processor, forward, backward, lane_sums, communicate, optimize, tokens, flops;
     constexpr std::int64_t warm_up = 2;
     for (std::int64_t i = 1; i <= warm_up + input.steps; ++i) {
         const auto batches = real ? stream->lanes_of(i, trainer.first_lane(), trainer.lane_count())
                                   : dense_lanes(input.batch, config.vocab_size, lanes, trainer.first_lane(), trainer.lane_count(), i);
         world.communicator().barrier();
         const double begin = seconds();
+        const std::clock_t begin_processor = std::clock();
         const UpdateStats stats = trainer.update(batches, i, 1e-4, 1);
         world.communicator().barrier();
         if (i <= warm_up) continue;
         wall.push_back(seconds() - begin);
+        processor.push_back(static_cast<double>(std::clock() - begin_processor) / CLOCKS_PER_SEC);
         forward.push_back(trainer.times().forward);
         backward.push_back(trainer.times().backward);
         lane_sums.push_back(trainer.times().lane_sums);
@@ -152,6 +155,7 @@ int run_bench(const Invocation& invocation, World& world) {
         column("sequences", static_cast<double>(input.batch.sequences), "1", "sequences of an update");
         column("length", static_cast<double>(input.batch.max_length), "tokens", "longest sequence");
         column("seconds_per_step", step, "s", "median wall time of an update");
+        column("processor_seconds_per_step", median(processor), "s", "median processor time of rank 0, all threads");
         column("tokens_per_second", median(tokens), "tokens/s", "real tokens");
         column("flops_per_second", rate, "FLOP/s", "model FLOPs, all ranks");
         column("peak_fraction", rate / peak, "1", "of the rate of the model's matrix products alone, same run");

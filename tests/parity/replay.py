@@ -27,7 +27,10 @@ def main():
     parser = argparse.ArgumentParser(description="the run's first updates again, in PyTorch")
     parser.add_argument("run", type=pathlib.Path, help="output folder of `roformer pretrain` with dump_batches")
     parser.add_argument("--every", type=int, default=20, help="print every so many updates")
+    parser.add_argument("--dtype", choices=("f32", "f64"), default="f32",
+                        help="of PyTorch; f64 beside f32 tells how far rounding alone, amplified by the updates, carries a curve")
     arguments = parser.parse_args()
+    wide = torch.float64 if arguments.dtype == "f64" else torch.float32
     document = json.loads((arguments.run / "run.json").read_text())
     given = document.get("input", document)
     model, rule = given["model"], given["optimizer"]
@@ -41,7 +44,7 @@ def main():
 
     with h5py.File(arguments.run / "replay.h5") as file:
         weights = {}
-        file["weights"].visititems(lambda name, item: weights.update({name: torch.tensor(item[()], requires_grad=True)})
+        file["weights"].visititems(lambda name, item: weights.update({name: torch.tensor(item[()], dtype=wide, requires_grad=True)})
                                    if isinstance(item, h5py.Dataset) else None)
         optimizer = roformer_v2.Lamb(weights, rule["beta1"], rule["beta2"], rule["epsilon"], rule["weight_decay"])
         ours, theirs = [], []
@@ -58,7 +61,7 @@ def main():
         sys.exit(f"{arguments.run}/replay.h5 holds no batches")
     difference = numpy.abs(numpy.array(ours) - numpy.array(theirs))
     worst = int(difference.argmax())
-    print(f"{len(ours)} updates, {sum(w.numel() for w in weights.values())} parameters, PyTorch {torch.__version__}: loss {ours[0]:.4f} to "
+    print(f"{len(ours)} updates, {sum(w.numel() for w in weights.values())} parameters, PyTorch {torch.__version__} {arguments.dtype}: loss {ours[0]:.4f} to "
           f"{ours[-1]:.4f}; largest difference {difference[worst]:.3g} nats at update {worst + 1} (allowed {ALLOWED:g})")
     sys.exit(0 if difference[worst] <= ALLOWED else 1)
 
