@@ -6,12 +6,14 @@
 #include "kernels/gemm.hpp"
 
 #include <algorithm>
+#include <chrono>
 
 namespace rf {
 
 namespace {
 // Rows of logits worked on at once: 512 rows of 12000 f32 logits are 24 MB.
 constexpr std::int64_t chunk_rows = 512;
+double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 }  // namespace
 
 MlmSums MlmHead::evaluate(const StepContext& step, const ParamView& weights, const ConstTensor& x, const MlmTargets& what) const {
@@ -48,15 +50,19 @@ MlmSums MlmHead::run(const StepContext& step, const ParamView& weights, const Pa
         sums.loss += sum.loss;
         sums.correct += sum.correct;
         if (!grads) continue;
+        const double begin_backward = seconds();
         const Tensor d_logits = x.dtype == sum_type ? logits : step.arena.tensor({n, v}, x.dtype);
         cross_entropy_backward(step.stream, {.logits = logits, .targets = targets, .whole_stats = whole, .d_logits = d_logits,
                                              .factor = factor, .first_id = first_id_});
         gemm(step.stream, {.a = d_logits, .b = word, .c = dh.rows(begin, end)});
         gemm(step.stream, {.a = d_logits, .trans_a = true, .b = h.rows(begin, end), .c = (*grads)[word_], .beta = 1});
+        sums.backward_seconds += seconds() - begin_backward;
     }
     if (!grads) return sums;
+    const double begin_backward = seconds();
     step.tensor.all_reduce(step.stream, dh, ReduceOp::sum);  // each rank saw v of the V logits
     gather_backward(step.stream, {.dy = dh, .rows = what.rows, .dx = dx, .dropout = drop, .origin = step.batch.origin});
+    sums.backward_seconds += seconds() - begin_backward;
     return sums;
 }
 

@@ -17,6 +17,7 @@ struct MlmSums {
     double loss = 0;           ///< sum of cross-entropies, in nats
     std::int64_t count = 0;
     std::int64_t correct = 0;  ///< positions whose largest logit is the target's
+    double backward_seconds = 0;  ///< wall time spent on gradients
 };
 
 class MlmHead {

@@ -4,6 +4,7 @@
 #include "kernels/rotary.hpp"
 #include "params/initialise.hpp"
 
+#include <chrono>
 #include <cstring>
 
 namespace rf {
@@ -54,6 +55,7 @@ ConstTensor list(const std::vector<std::int32_t>& v) {
     static const std::int32_t none = 0;
     return view(v.empty() ? &none : v.data(), {static_cast<std::int64_t>(v.size())});
 }
+double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 MlmTargets targets_of(const PackedBatch& batch) { return {.rows = list(batch.rows), .targets = list(batch.targets)}; }
 }  // namespace
 
@@ -81,8 +83,10 @@ MlmSums MlmModel::forward_backward(const PackedBatch& batch, double alpha, doubl
     Encoder::Saved saved;
     const Tensor x = encoder_.forward(context, weights, saved);
     const Tensor dx = arena_.tensor_like(x);
-    const MlmSums sums = head_.forward_backward(context, weights, grads, x, targets_of(batch), factor, dx);
+    MlmSums sums = head_.forward_backward(context, weights, grads, x, targets_of(batch), factor, dx);
+    const double begin_backward = seconds();
     encoder_.backward(context, weights, grads, dx, saved);
+    sums.backward_seconds += seconds() - begin_backward;
     return sums;
 }
 

@@ -40,10 +40,14 @@ UpdateStats MlmTrainer::update(const std::vector<PackedBatch>& batches, std::int
     for (int i = 0; i < lane_count(); ++i) own_count += lane(i)[0];
     const double count = grid_.data->sum(own_count);
     const double factor = 1 / (count + denominator_guard);
+    double forward = 0, backward = 0;
     gradients_.accumulate(model_.stream(), [&](int index, const Tensor& gradient) {
+        const double begin_lane = seconds();
         const MlmSums sums = model_.forward_backward(batches[static_cast<std::size_t>(index - first_lane())], alpha, factor, gradient);
         lane(index - first_lane())[3] = sums.loss;
         lane(index - first_lane())[4] = static_cast<double>(sums.correct);
+        backward += sums.backward_seconds;
+        forward += seconds() - begin_lane - sums.backward_seconds;
     });
     const double computed = seconds();
     Stream& stream = model_.stream();
@@ -74,7 +78,11 @@ UpdateStats MlmTrainer::update(const std::vector<PackedBatch>& batches, std::int
     }
     const double optimized = seconds();
     model_.state().publish_weights(stream, *grid_.data);
-    times_ = {computed - begin, reduced - computed + (seconds() - optimized), optimized - reduced};
+    times_ = {.forward = forward,
+              .backward = backward,
+              .lane_sums = computed - begin - forward - backward,
+              .communicate = reduced - computed + (seconds() - optimized),
+              .optimize = optimized - reduced};
     return stats;
 }
 

@@ -29,9 +29,13 @@ public:
     int lane_count() const { return gradients_.lane_count(); }
     /// `batches`: this rank's lanes. Collective. `update` counts from 1. Throws NotFinite before anything is applied.
     UpdateStats update(const std::vector<PackedBatch>& batches, std::int64_t update, double lr, double alpha);
-    /// Seconds of the last update spent in: forward and backward, communication of gradients and weights, optimizer.
+    /// Seconds of the last update, which they add up to.
     struct Times {
-        double compute = 0, communicate = 0, optimize = 0;
+        double forward = 0;      ///< all lanes: embedding to loss
+        double backward = 0;     ///< all lanes
+        double lane_sums = 0;    ///< clearing gradients and adding this rank's lanes
+        double communicate = 0;  ///< gradients and weights
+        double optimize = 0;
     };
     const Times& times() const { return times_; }
     std::int64_t gradient_bytes() const { return gradients_.bytes(); }
