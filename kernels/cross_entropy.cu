@@ -1,6 +1,6 @@
 #include "kernels/cross_entropy.hpp"
 
-#include "row.cuh"
+#include "kernels/nvidia/row.cuh"
 
 #include <cmath>
 #include <limits>

@@ -1,6 +1,6 @@
 #include "kernels/optimizer.hpp"
 
-#include "row.cuh"
+#include "kernels/nvidia/row.cuh"
 
 #include <cmath>
 
