@@ -85,7 +85,6 @@ int run_bench(const Invocation& invocation, World& world) {
     if (input.batch.sequences < 1) fail_usage(place.at("batch.sequences"), ": expected at least 1, found ", input.batch.sequences);
     if (input.batch.max_length < 3) fail_usage(place.at("batch.max_length"), ": expected at least 3, found ", input.batch.max_length);
     input.optimizer.check(place.at("optimizer"));
-    resolve_device(input.device, place);
     const std::string cores = share_cores(world, input.parallel.threads);
     const ModelConfig config = read_model(input.model, place.at("model"));
     config.check(place.at("model"), input.parallel.tensor);
@@ -101,7 +100,8 @@ int run_bench(const Invocation& invocation, World& world) {
                                                              .max_length = input.batch.max_length, .lanes = lanes, .vocab_size = config.vocab_size});
     }
     const Dtype dtype = resolve_dtype(input.dtype, place);
-    MlmModel model(config, grid, dtype, true, input.batch.max_length, 1);
+    MlmModel model(config, grid, {.device = resolve_device(input.device, place), .dtype = dtype, .training = true, .graphs = input.parallel.graphs,
+                                  .max_length = input.batch.max_length, .seed = 1});
     model.initialise();
     MlmTrainer trainer(model, grid, input.optimizer, lanes);
     std::vector<double> wall, compute, communicate, optimize, tokens, flops;

@@ -44,7 +44,8 @@ LoadedModel::LoadedModel(const Invocation& invocation, World& world) : grid_(wor
     tokenizer_ = std::make_unique<Tokenizer>(*vocab_);
     const Dtype dtype = resolve_dtype(invocation.option("dtype", "auto"), {"--dtype", ""});
     alpha_ = saved_alpha(meta, config);
-    model_ = std::make_unique<MlmModel>(config, grid_, dtype, false, longest_line, 0);
+    model_ = std::make_unique<MlmModel>(config, grid_, MlmModel::Options{.device = resolve_device(invocation.option("device", "auto"), {"--device", ""}),
+                                                                    .dtype = dtype, .max_length = longest_line, .seed = 0});
     model_->load(path);
 }
 

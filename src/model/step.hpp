@@ -8,13 +8,18 @@
 
 namespace rf {
 
-/// Sequences laid one after another without padding, and what is asked of them. All views are i32.
+/// Sequences laid one after another without padding, and what is asked of them. All views are i32, on the step's device.
+/// A batch made to fit a captured step may have tokens after the last sequence: they take part in no attention and get no
+/// gradient.
 struct BatchView {
     ConstTensor ids;         ///< [T]
     ConstTensor segments;    ///< [T], or absent: all 0
     ConstTensor cu_seqlens;  ///< [S+1]
     ConstTensor sample;      ///< [S] sample number modulo 2^32
     TokenOrigin origin;      ///< [T] each
+    ConstTensor id_tokens;   ///< [T] and
+    ConstTensor id_begin;    ///< [U+1]: tokens grouped by id (kernels/embedding.hpp), for backward
+    std::int64_t longest = 0;  ///< no sequence is longer
     std::int64_t tokens() const { return ids.count(); }
 };
 
@@ -25,7 +30,7 @@ struct StepContext {
     Communicator& tensor;      ///< the ranks that split this copy of the model
     BatchView batch;
     ConstTensor rotary_table;  ///< [P, D/2, 2]
-    double alpha = 1;          ///< residual weight of this step
+    Scalar alpha = 1;          ///< residual weight of this step
     bool training = false;     ///< dropout on
     std::uint64_t seed = 0;    ///< of dropout
 

@@ -1,90 +1,195 @@
 #include "kernels/add_norm.hpp"
 
 #include "core/cpu.hpp"
-#include "kernels/simd/table.hpp"
-#include "tests/kernels/check_close.hpp"
-
-#include <vector>
+#include "tests/kernels/device_case.hpp"
+#include "tests/kernels/gradient_check.hpp"
 
 using namespace rf;
 using namespace rf::test;
 
 namespace {
 
-std::vector<double> norm(std::vector<double> f, double epsilon) {
-    double inv_rms = 0;
-    const auto n = static_cast<std::int64_t>(f.size());
-    Stream stream;
-    add_norm(stream, {.f = view(f.data(), {1, n}), .y = view(f.data(), {1, n}), .inv_rms = view(&inv_rms, {1}), .epsilon = epsilon});
-    return f;
+/// One [T, C] problem: x may be left out (the embedding's form).
+struct Problem {
+    std::int64_t tokens, channels;
+    std::vector<double> x, f, dy;
+    double alpha = 0.7;
+    bool normalise = true;
+    double rate = 0;
+
+    Problem(std::int64_t tokens, std::int64_t channels, bool with_x = true)
+        : tokens(tokens), channels(channels), x(with_x ? numbers(tokens * channels, 1) : std::vector<double>{}), f(numbers(tokens * channels, 2)),
+          dy(numbers(tokens * channels, 3)) {}
+};
+
+struct Result {
+    std::vector<double> y, inv_rms, dx, df, d_alpha;
+};
+
+Result solve(const DeviceCase& on, const Problem& p) {
+    const Shape shape{p.tokens, p.channels};
+    std::vector<double> position, sample;
+    for (std::int64_t t = 0; t < p.tokens; ++t) position.push_back(static_cast<double>(t)), sample.push_back(7);
+    const DeviceTensor positions = on.put_list(position), samples = on.put_list(sample);
+    const DeviceTensor x = p.x.empty() && p.tokens > 0 ? DeviceTensor() : on.put(shape, p.x), f = on.put(shape, p.f), y = on.zeros(shape);
+    const DeviceTensor inv_rms = on.zeros_wide({p.tokens}), dy = on.put(shape, p.dy), df = on.zeros(shape);
+    const DeviceTensor dx = x.tensor() ? on.zeros(shape) : DeviceTensor(), d_alpha = on.zeros_wide({1});
+    const Dropout dropout{.rate = p.rate, .seed = 5, .detail = 3};
+    const TokenOrigin origin{.sample = samples, .position = positions};
+    Stream stream(on.device);
+    add_norm(stream, {.x = x, .f = f, .y = y, .inv_rms = inv_rms, .alpha = p.alpha, .normalise = p.normalise, .dropout = dropout, .origin = origin});
+    add_norm_backward(stream, {.dy = dy, .y = y, .inv_rms = inv_rms, .f = f, .dx = dx, .df = df, .d_alpha = d_alpha, .alpha = p.alpha,
+                               .normalise = p.normalise, .dropout = dropout, .origin = origin});
+    return {to_host(y), to_host(inv_rms), dx.tensor() ? to_host(dx) : std::vector<double>{}, to_host(df), to_host(d_alpha)};
 }
 
-void check_all(const std::vector<double>& values, const std::vector<double>& expected, double bound) {
-    for (std::size_t i = 0; i < expected.size(); ++i) check_close(values[i], expected[i], bound);
+double loss_of(const Problem& p) { return dot(solve(exact_case(), p).y, p.dy); }
+
+/// Norm of one row without a residual.
+DeviceTensor norm(const DeviceCase& on, const std::vector<double>& f, double epsilon) {
+    const Shape shape{1, static_cast<std::int64_t>(f.size())};
+    DeviceTensor y = on.zeros(shape);
+    const DeviceTensor input = on.put(shape, f), inv_rms = on.zeros_wide({1});
+    Stream stream(on.device);
+    add_norm(stream, {.f = input, .y = y, .inv_rms = inv_rms, .epsilon = epsilon});
+    return y;
 }
 
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(epsilon_stands_inside_the_root) {
-    check_all(norm({3, 4}, 1e-12), {0.8485281374, 1.1313708499}, 1e-10);
-    check_all(norm({3, 4}, 1e-7), {0.8485281340, 1.1313708454}, 1e-10);
-    check_all(norm({0.01, -0.02, 0.03, 0}, 1e-7), {0.5344461398, -1.0688922797, 1.6033384195, 0}, 1e-10);
-    check_all(norm({0.01, -0.02, 0.03, 0}, 1e-12), {0.5345224831, -1.0690449661, 1.6035674492, 0}, 1e-10);
+    for (const DeviceCase& on : device_cases()) {
+        const double bound = std::max(1e-10, on.tolerance(4));  // ten digits given
+        check_all(norm(on, {3, 4}, 1e-12), {0.8485281374, 1.1313708499}, bound);
+        check_all(norm(on, {3, 4}, 1e-7), {0.8485281340, 1.1313708454}, bound);
+        check_all(norm(on, {0.01, -0.02, 0.03, 0}, 1e-7), {0.5344461398, -1.0688922797, 1.6033384195, 0}, bound);
+        check_all(norm(on, {0.01, -0.02, 0.03, 0}, 1e-12), {0.5345224831, -1.0690449661, 1.6035674492, 0}, bound);
+    }
 }
 
 BOOST_AUTO_TEST_CASE(backward_gives_the_published_gradient) {
-    std::vector<double> y{1, -2, 3, .5}, dy{.1, .2, -.3, .4};
-    double inv_rms = 0;
-    Stream stream;
-    add_norm(stream, {.f = view(y.data(), {1, 4}), .y = view(y.data(), {1, 4}), .inv_rms = view(&inv_rms, {1}), .epsilon = 1e-7});
-    check_all(y, {0.5298129354, -1.0596258708, 1.5894388062, 0.2649064677}, 1e-10);
-    add_norm_backward(stream, {.dy = view(dy.data(), {1, 4}), .y = view(y.data(), {1, 4}), .inv_rms = view(&inv_rms, {1}), .df = view(dy.data(), {1, 4})});
-    check_all(dy, {0.0901611476, 0.0316028789, -0.0474043184, 0.2305151012}, 1e-10);
-}
-
-BOOST_AUTO_TEST_CASE(every_instruction_set_gives_the_same_bits) {
-    const std::int64_t n = 1000;  // not a multiple of the lanes
-    std::vector<float> x(n), f(n), z(n);
-    for (std::size_t i = 0; i < x.size(); ++i) x[i] = std::sin(static_cast<float>(i)), f[i] = std::cos(static_cast<float>(3 * i));
-    const simd::DropRow drop{.threshold = 6554, .key = {1, 2}, .position = 3, .sample = 4, .stream = 5, .scale = 1.1};
-    std::vector<std::vector<float>> results;
-    for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
-        if (isa > cpu_isa()) continue;
-        std::vector<float> y(n);
-        simd::table_of(isa).f32.add_norm({.x = x.data(), .f = f.data(), .y = y.data(), .z = z.data(), .n = n, .alpha = 0.7, .epsilon = 1e-12}, drop);
-        std::vector<float> p = y;
-        simd::table_of(isa).real32.softmax(p.data(), n, 0.125F, drop);
-        y.insert(y.end(), p.begin(), p.end());
-        results.push_back(y);
+    for (const DeviceCase& on : device_cases()) {
+        const double bound = std::max(1e-10, on.tolerance(4));
+        const DeviceTensor x = on.put({1, 4}, {1, -2, 3, .5}), y = on.zeros({1, 4}), inv_rms = on.zeros_wide({1});
+        const DeviceTensor dy = on.put({1, 4}, {.1, .2, -.3, .4}), df = on.zeros({1, 4});
+        Stream stream(on.device);
+        add_norm(stream, {.f = x, .y = y, .inv_rms = inv_rms, .epsilon = 1e-7});
+        check_all(y, {0.5298129354, -1.0596258708, 1.5894388062, 0.2649064677}, bound);
+        add_norm_backward(stream, {.dy = dy, .y = y, .inv_rms = inv_rms, .df = df});
+        check_all(df, {0.0901611476, 0.0316028789, -0.0474043184, 0.2305151012}, bound);
     }
-    for (const auto& other : results) BOOST_TEST((other == results.front()));
 }
 
-BOOST_AUTO_TEST_CASE(dropout_bits_are_those_of_philox) {
-    std::vector<std::uint16_t> bits(300);
-    for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
-        if (isa > cpu_isa()) continue;
-        simd::table_of(isa).dropout_bits({.threshold = 1, .key = {7, 8}, .position = 9, .sample = 10, .stream = 11}, bits.data(), 300);
-        for (std::uint32_t e = 0; e < 300; ++e) {
-            const std::uint32_t word = philox({e / 8, 9, 10, 11}, {7, 8})[(e % 8) / 2];
-            BOOST_TEST(bits[e] == (e % 2 == 0 ? word & 0xffffU : word >> 16));
+BOOST_AUTO_TEST_CASE(the_branch_is_scaled_before_it_is_added) {
+    for (const DeviceCase& on : device_cases()) {
+        Problem p(1, 2);
+        p.x = {1, 2}, p.f = {2, -1}, p.dy = {1, 0}, p.alpha = 0.5;
+        // z = (2, 1.5), rms = sqrt(3.125)
+        check_all(solve(on, p).y, {1.1313708498984762, 0.8485281374238570}, std::max(1e-12, on.tolerance(2)));  // epsilon moves them by 2e-13
+        p.normalise = false;
+        const Result plain = solve(on, p);
+        check_all(plain.y, {2, 1.5}, 0);
+        check_all(plain.dx, {1, 0}, 0);
+        check_all(plain.df, {0.5, 0}, 0);
+        check_all(plain.d_alpha, {2}, 0);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(gradients_agree_with_central_differences) {
+    for (const bool with_x : {true, false})
+        for (const bool normalise : {true, false})
+            for (const double rate : {0.0, 0.3}) {
+                Problem p(3, 17, with_x);
+                p.normalise = normalise, p.rate = rate;
+                const Result exact = solve(exact_case(), p);
+                const auto along = [&](std::vector<double> Problem::*which) {
+                    return [&p, which](const std::vector<double>& v) {
+                        Problem moved = p;
+                        moved.*which = v;
+                        return loss_of(moved);
+                    };
+                };
+                BOOST_TEST(worst_difference(p.f, exact.df, along(&Problem::f)) < gradient_bound);
+                if (!with_x) continue;
+                BOOST_TEST(worst_difference(p.x, exact.dx, along(&Problem::x)) < gradient_bound);
+                BOOST_TEST(worst_difference({p.alpha}, exact.d_alpha, [&](const std::vector<double>& alpha) {
+                    Problem moved = p;
+                    moved.alpha = alpha[0];
+                    return loss_of(moved);
+                }) < gradient_bound);
+            }
+}
+
+BOOST_AUTO_TEST_CASE(lower_precision_agrees_with_f64) {
+    for (const DeviceCase& on : device_cases())
+        for (const std::int64_t channels : {1, 15, 16, 17, 33, 384})
+            for (const bool normalise : {true, false}) {
+                Problem p(3, channels);
+                p.normalise = normalise, p.rate = 0.1;
+                p.x = rounded(p.x, on.dtype), p.f = rounded(p.f, on.dtype), p.dy = rounded(p.dy, on.dtype);
+                const Result got = solve(on, p), expected = solve(exact_case(), p);
+                check_all(got.y, expected.y, on.tolerance(channels));
+                // Gradients carry the rounding of y too, and are as large as 1 / rms.
+                double inv_rms = 1;
+                for (const double r : expected.inv_rms) inv_rms = std::max(inv_rms, r);
+                if (normalise) check_all(got.inv_rms, expected.inv_rms, tolerance(accumulator_of(on.dtype), channels));
+                check_all(got.dx, expected.dx, inv_rms * on.tolerance(channels));
+                check_all(got.df, expected.df, inv_rms * on.tolerance(channels));
+                check_all(got.d_alpha, expected.d_alpha, inv_rms * on.tolerance(3 * channels));
+            }
+}
+
+BOOST_AUTO_TEST_CASE(outputs_may_share_memory_with_inputs_as_the_header_says) {
+    for (const DeviceCase& on : device_cases()) {
+        const Problem p(3, 17);
+        const Result apart = solve(on, p);
+        const Shape shape{3, 17};
+        for (const bool into_x : {true, false}) {
+            const DeviceTensor x = on.put(shape, p.x), f = on.put(shape, p.f), inv_rms = on.zeros_wide({3});
+            Stream stream(on.device);
+            const DeviceTensor& y = into_x ? x : f;
+            add_norm(stream, {.x = x, .f = f, .y = y, .inv_rms = inv_rms, .alpha = p.alpha});
+            check_all(y, apart.y, 0);
+            const DeviceTensor dy = on.put(shape, p.dy), df = on.zeros(shape);
+            add_norm_backward(stream, {.dy = dy, .y = y, .inv_rms = inv_rms, .dx = dy, .df = df, .alpha = p.alpha});
+            check_all(dy, apart.dx, 0);
+            check_all(df, apart.df, 0);
+            const DeviceTensor both = on.put(shape, p.dy), dx = on.zeros(shape);
+            add_norm_backward(stream, {.dy = both, .y = y, .inv_rms = inv_rms, .dx = dx, .df = both, .alpha = p.alpha});
+            check_all(dx, apart.dx, 0);
+            check_all(both, apart.df, 0);
         }
     }
 }
 
-BOOST_AUTO_TEST_CASE(dropout_keeps_nine_tenths_and_the_mean) {
-    const std::int64_t tokens = 200, c = 512;
-    std::vector<float> f(tokens * c, 1), y(tokens * c), inv(tokens);
-    std::vector<std::int32_t> sample(tokens, 3), position(tokens);
-    for (std::size_t t = 0; t < position.size(); ++t) position[t] = static_cast<std::int32_t>(t);
-    Stream stream;
-    add_norm(stream, {.f = view(f.data(), {tokens, c}), .y = view(y.data(), {tokens, c}), .normalise = false,
-                      .dropout = {.rate = 0.1, .seed = 5, .detail = 2},
-                      .origin = {.sample = view(sample.data(), {tokens}), .position = view(position.data(), {tokens})}});
-    double sum = 0;
-    std::int64_t kept = 0;
-    for (const float v : y) sum += v, kept += v != 0;
-    // Binomial: the standard deviation of the kept share is 0.00094; four of them.
-    BOOST_TEST(std::abs(static_cast<double>(kept) / static_cast<double>(y.size()) - 0.9) < 0.0038);
-    BOOST_TEST(std::abs(sum / static_cast<double>(y.size()) - 1) < 0.0042);
+BOOST_AUTO_TEST_CASE(no_tokens_give_no_gradient) {
+    for (const DeviceCase& on : device_cases()) {
+        const Result nothing = solve(on, Problem(0, 8));
+        BOOST_TEST(nothing.y.empty());
+        check_all(nothing.d_alpha, {0}, 0);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(bits_do_not_depend_on_threads) {
+    Problem p(200, 40);  // more than three blocks of tokens in the sum of d_alpha
+    p.rate = 0.1;
+    std::vector<Result> results;
+    for (const int threads : {1, 2, 3}) {
+        set_thread_count(threads);
+        results.push_back(solve({Device::cpu, Dtype::f32}, p));
+    }
+    set_thread_count(cpu_count());
+    for (const Result& other : results) {
+        check_all(other.y, results[0].y, 0);
+        check_all(other.df, results[0].df, 0);
+        check_all(other.d_alpha, results[0].d_alpha, 0);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(dropout_without_origins_is_refused) {
+    const DeviceCase on = exact_case();
+    const DeviceTensor f = on.zeros({2, 3}), inv_rms = on.zeros({2});
+    Stream stream(on.device);
+    BOOST_CHECK_THROW(add_norm(stream, {.f = f, .y = f, .inv_rms = inv_rms, .dropout = {.rate = 0.1}}), Error);
+    BOOST_CHECK_THROW(add_norm(stream, {.f = f, .y = f}), Error);  // nowhere to put inv_rms
 }

@@ -48,12 +48,17 @@ def test_threads_give_the_same_bits():
 
 
 def test_tensor_ranks_follow_the_same_curve():
+    # Sums over tensor ranks are rounded in another order: 1e-8 of the loss, which does not grow by itself. But where that
+    # carries one inner unit over the kink of its relu, one element of a gradient jumps, and the curves part by an amount
+    # that goes with the learning rate (the same happens on one rank when oneDNN uses another instruction set). At 2e-3 one
+    # such event moved the loss by up to 2e-4, at 2e-4 by up to 3e-7: the bound has room for several, on any processor.
     prepare()
-    run("pretrain", *tiny("one"))
+    settings = dict(steps=50, eval_every=50, checkpoint_every=50, optimizer__lr=2e-4)
+    run("pretrain", *tiny("one", **settings))
     for ranks, tensor in ((2, 2), (4, 4), (4, 2)):
-        run("pretrain", *tiny(f"tp{tensor}of{ranks}", parallel__tensor=tensor), ranks=ranks)
-        for a, b in zip(losses("one"), losses(f"tp{tensor}of{ranks}")):
-            assert abs(a - b) < 1e-4 * a, (tensor, ranks, a, b)
+        run("pretrain", *tiny(f"tp{tensor}of{ranks}", parallel__tensor=tensor, **settings), ranks=ranks)
+        for a, b in zip(losses("one"), losses(f"tp{tensor}of{ranks}"), strict=True):
+            assert abs(a - b) < 1e-5 * a, (tensor, ranks, a, b)
 
 
 def test_continues_bitwise_on_other_ranks():
