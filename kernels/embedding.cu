@@ -69,15 +69,16 @@ struct Scatter {
 /// sum += rows 8e … of `count` tokens (at most 32; lane i holds token i) in order, `batch` loads under way at once.
 template <class T, bool Whole>
 __device__ inline void add_tokens(float (&sum)[8], const T* dy, int my_token, int count, int e, int c) {
-    for (int first = 0; first < count; first += batch) {
-        Eight<T> rows[batch];
+    constexpr int together = Whole ? batch : 2;  // single elements need more registers on their way
+    for (int first = 0; first < count; first += together) {
+        Eight<T> rows[together];
 #pragma unroll
-        for (int i = 0; i < batch; ++i) {
+        for (int i = 0; i < together; ++i) {
             const std::int64_t token = shuffle(my_token, first + i);
             rows[i] = load_eight<Whole>(dy + token * c, e, first + i < count ? c : 0);
         }
 #pragma unroll
-        for (int i = 0; i < batch; ++i)
+        for (int i = 0; i < together; ++i)
 #pragma unroll
             for (int k = 0; k < 8; ++k) sum[k] += rows[i][k];
     }

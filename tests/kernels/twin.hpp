@@ -2,18 +2,28 @@
 /// The same tensor on the CPU and on the CUDA device: an op runs on both, then the two must agree.
 
 #include "core/buffer.hpp"
+#include "core/device_memory.hpp"
 #include "core/stream.hpp"
 #include "kernels/dropout.hpp"
 #include "tests/kernels/check_close.hpp"
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <random>
 #include <vector>
 
 namespace rf::test {
+
+/// Without a GPU a program of this kind is skipped.
+struct NeedsGpu {
+    NeedsGpu() {
+        if (cuda::device_count() == 0) std::exit(77);
+    }
+};
+BOOST_TEST_GLOBAL_FIXTURE(NeedsGpu);
 
 /// Both devices' streams.
 struct Streams {
