@@ -2,6 +2,7 @@
 
 #include "core/stream.hpp"
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -27,6 +28,12 @@ struct IdGroups {
 };
 IdGroups group_by_id(std::span<const std::int32_t> ids);
 
+/// Rows of scratch memory that the gradient of T tokens needs on a GPU: sums of 32 tokens of one id, and then of 64 tokens
+/// of one segment.
+constexpr std::int64_t embedding_scratch_rows(std::int64_t tokens, std::int64_t types) {
+    return std::max((tokens + 31) / 32, types * ((tokens + 63) / 64));
+}
+
 /// d_word += rows of dy by id, d_segment += rows of dy by segment. Deterministic: each row of a table sums its
 /// tokens in batch order (on a GPU: pieces of 32 tokens first, then the pieces in order). Gradients have the accumulator dtype.
 struct EmbeddingBackward {
@@ -38,6 +45,7 @@ struct EmbeddingBackward {
     Tensor d_word;             ///< [v, C] +=
     Tensor d_segment;          ///< [types, C] += or absent
     std::int64_t first_id = 0;
+    Tensor scratch;            ///< [embedding_scratch_rows, C] f32, on a GPU only
 };
 void embedding_backward(Stream& stream, const EmbeddingBackward& args);
 
