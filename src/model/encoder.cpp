@@ -219,8 +219,8 @@ void Encoder::backward(const StepContext& step, const ParamView& weights, const 
                                      .dy = dy,
                                      .d_word = grads[word_],
                                      .d_segment = grads[segment_],
-                                     .scratch = scratch,
-                                     .first_id = first_id_});
+                                     .first_id = first_id_,
+                                     .scratch = scratch});
 }
 
 }  // namespace rf
