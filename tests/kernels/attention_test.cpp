@@ -39,7 +39,7 @@ Result solve(const DeviceCase& on, const Problem& p) {
     const DeviceTensor context = on.zeros({t, p.heads, p.channels}), log_sum = on.zeros_wide({p.heads, t});
     const DeviceTensor d_context = on.put({t, p.heads, p.channels}, p.d_context), d_qkv = on.zeros({t, 3, p.heads, p.channels});
     const Dropout dropout{.rate = p.rate, .seed = 11, .detail = 2};
-    Stream stream(on.device);
+    Stream& stream = on.stream();
     attention(stream, {.qkv = qkv, .cu_seqlens = cu_seqlens, .sample = samples, .context = context, .log_sum = log_sum, .scale = p.scale,
                        .first_head = p.first_head, .dropout = dropout});
     attention_backward(stream, {.qkv = qkv, .cu_seqlens = cu_seqlens, .sample = samples, .context = context, .log_sum = log_sum,
@@ -70,7 +70,7 @@ BOOST_AUTO_TEST_CASE(a_single_token_attends_to_itself) {
         p.qkv = {1, 2, 3, -1, 0.25, -4}, p.d_context = {1, 2};
         const Result r = solve(on, p);
         check_all(r.context, {0.25, -4}, 0);
-        check_all(r.log_sum, {0.5}, tolerance(accumulator_of(on.dtype), 2));  // scale q k = 0.5 * (3 - 2)
+        check_all(r.log_sum, {0.5}, on.wide_tolerance(2));  // scale q k = 0.5 * (3 - 2)
         check_all(r.d_qkv, {0, 0, 0, 0, 1, 2}, on.tolerance(2));             // a probability that is always 1 has no gradient
     }
 }
@@ -83,7 +83,7 @@ BOOST_AUTO_TEST_CASE(two_tokens_mix_their_values_by_probability) {
         p.scale = std::log(3.0);
         const Result r = solve(on, p);
         check_all(r.context, {3, 2, 1, 6}, on.tolerance(2));
-        check_all(r.log_sum, {std::log(4.0), std::log(4.0)}, tolerance(accumulator_of(on.dtype), 2));
+        check_all(r.log_sum, {std::log(4.0), std::log(4.0)}, on.wide_tolerance(2));
     }
 }
 
@@ -133,7 +133,7 @@ BOOST_AUTO_TEST_CASE(lower_precision_agrees_with_f64) {
         p.qkv = rounded(p.qkv, on.dtype), p.d_context = rounded(p.d_context, on.dtype);
         const Result got = solve(on, p), expected = solve(exact_case(), p);
         check_all(got.context, expected.context, on.tolerance(130));
-        check_all(got.log_sum, expected.log_sum, tolerance(accumulator_of(on.dtype), 130));
+        check_all(got.log_sum, expected.log_sum, on.wide_tolerance(130));
         check_all(got.d_qkv, expected.d_qkv, on.tolerance(130));
     }
 }
@@ -182,7 +182,7 @@ BOOST_AUTO_TEST_CASE(bits_do_not_depend_on_threads) {
 BOOST_AUTO_TEST_CASE(shapes_that_do_not_fit_are_refused) {
     const DeviceCase on = exact_case();
     const DeviceTensor qkv = on.zeros({2, 3, 1, 4}), bounds = on.put_list({0, 2}), context = on.zeros({2, 1, 4}), log_sum = on.zeros({1, 2});
-    Stream stream(on.device);
+    Stream& stream = on.stream();
     BOOST_CHECK_THROW(attention(stream, {.qkv = qkv, .cu_seqlens = bounds, .context = log_sum, .log_sum = log_sum}), Error);
     BOOST_CHECK_THROW(attention(stream, {.qkv = qkv, .cu_seqlens = bounds, .context = context, .log_sum = log_sum, .dropout = {.rate = 0.5}}), Error);
 }

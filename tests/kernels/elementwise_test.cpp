@@ -20,7 +20,7 @@ BOOST_AUTO_TEST_CASE(each_sum_is_one_rounded_addition) {
             std::vector<double> sum(a.size());
             for (std::size_t i = 0; i < a.size(); ++i) sum[i] = a[i] + b[i];
             const DeviceTensor x = on.put({n}, a), y = on.put({n}, b);
-            Stream stream(on.device);
+            Stream& stream = on.stream();
             add(stream, {.x = x, .y = y});
             BOOST_TEST((to_host(y) == rounded(sum, on.dtype)), on.name() << ", " << n << " elements");
         }
@@ -32,7 +32,7 @@ BOOST_AUTO_TEST_CASE(casts_round_to_nearest_even) {
         const double step = 1.0 / 128, inf = std::numeric_limits<double>::infinity();
         const DeviceTensor x = to_device(device, {8}, Dtype::f32, {1 + step / 2, 1 + 3 * step / 2, 1 + 0.51 * step, -1 - step / 2, 3.4e38, inf, -0.0, 1e-40});
         const DeviceTensor y(device, {8}, Dtype::bf16), back(device, {8}, Dtype::f32);
-        Stream stream(device);
+        Stream& stream = stream_of(device);
         cast(stream, {.x = x, .y = y});
         BOOST_TEST((to_host(y) == std::vector<double>{1, 1 + 2 * step, 1 + step, -1, inf, inf, 0, std::ldexp(1.0, -133)}));
         cast(stream, {.x = y, .y = back});
@@ -49,7 +49,7 @@ BOOST_AUTO_TEST_CASE(casts_agree_with_the_number_types) {
             for (const auto& [from, to] : pairs) {
                 if (device != Device::cpu && (from == Dtype::f64 || to == Dtype::f64)) continue;
                 const DeviceTensor x = to_device(device, {n}, from, values), y(device, {n}, to);
-                Stream stream(device);
+                Stream& stream = stream_of(device);
                 cast(stream, {.x = x, .y = y});
                 BOOST_TEST((to_host(y) == rounded(rounded(values, from), to)), name_of(from) << " to " << name_of(to) << ", " << n << " elements");
             }
@@ -59,7 +59,7 @@ BOOST_AUTO_TEST_CASE(casts_agree_with_the_number_types) {
 BOOST_AUTO_TEST_CASE(not_a_number_survives_a_cast) {
     for (const Device device : devices()) {
         const DeviceTensor x = to_device(device, {1}, Dtype::f32, {std::numeric_limits<double>::quiet_NaN()}), y(device, {1}, Dtype::bf16);
-        Stream stream(device);
+        Stream& stream = stream_of(device);
         cast(stream, {.x = x, .y = y});
         BOOST_TEST(std::isnan(to_host(y)[0]));
     }
@@ -69,7 +69,7 @@ BOOST_AUTO_TEST_CASE(filling_leaves_zeros) {
     for (const DeviceCase& on : device_cases())
         for (const std::int64_t n : lengths) {
             const DeviceTensor y = on.put({n}, numbers(n, 1));
-            Stream stream(on.device);
+            Stream& stream = on.stream();
             fill_zero(stream, y);
             BOOST_TEST((to_host(y) == std::vector<double>(static_cast<std::size_t>(n), 0)));
         }
@@ -78,7 +78,7 @@ BOOST_AUTO_TEST_CASE(filling_leaves_zeros) {
 BOOST_AUTO_TEST_CASE(what_does_not_fit_is_refused) {
     const Device device = Device::cpu;
     const DeviceTensor three(device, {3}, Dtype::f32), four(device, {4}, Dtype::f32), f64(device, {3}, Dtype::f64), bf16(device, {3}, Dtype::bf16);
-    Stream stream(device);
+    Stream& stream = stream_of(device);
     BOOST_CHECK_THROW(add(stream, {.x = three, .y = four}), Error);
     BOOST_CHECK_THROW(add(stream, {.x = three, .y = f64}), Error);
     BOOST_CHECK_THROW(cast(stream, {.x = three, .y = four}), Error);
