@@ -19,13 +19,14 @@ std::vector<double> turn_rows(Dtype dtype, const std::vector<double>& x, const s
                               Way way = Way::forward) {
     const DeviceCase on{Device::cpu, dtype};
     const DeviceTensor rows = on.put({static_cast<std::int64_t>(positions.size()), heads, channels}, x), table = table_for(on, 600, channels);
+    const Tensor x_view = rows, table_view = table;
     dispatch(dtype, [&](auto type) {
         using T = decltype(type);
         using R = simd::Real<T>;
         for (std::size_t t = 0; t < positions.size(); ++t)
             for (std::int64_t h = 0; h < heads; ++h)
-                rows_of<T>().rotate(raw<T>(rows) + (static_cast<std::int64_t>(t) * heads + h) * channels,
-                                    raw<R>(table) + static_cast<std::int64_t>(positions[t]) * channels, channels, way == Way::forward ? R{1} : R{-1});
+                rows_of<T>().rotate(raw<T>(x_view) + (static_cast<std::int64_t>(t) * heads + h) * channels,
+                                    raw<R>(table_view) + static_cast<std::int64_t>(positions[t]) * channels, channels, way == Way::forward ? R{1} : R{-1});
     });
     return to_host(rows);
 }
