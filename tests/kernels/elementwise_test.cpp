@@ -30,13 +30,14 @@ BOOST_AUTO_TEST_CASE(casts_round_to_nearest_even) {
     for (const Device device : devices()) {
         // bf16 has 8 significant bits: steps of 1/128 from 1.
         const double step = 1.0 / 128, inf = std::numeric_limits<double>::infinity();
-        const DeviceTensor x = to_device(device, {8}, Dtype::f32, {1 + step / 2, 1 + 3 * step / 2, 1 + 0.51 * step, -1 - step / 2, 3.4e38, inf, -0.0, 1e-40});
-        const DeviceTensor y(device, {8}, Dtype::bf16), back(device, {8}, Dtype::f32);
+        const DeviceTensor x = to_device(device, {10}, Dtype::f32, {1 + step / 2, 1 + 3 * step / 2, 1 + 0.51 * step, -1 - step / 2, 3.4e38, inf, -inf, -0.0, 1e-40, 0x1p-140});
+        const DeviceTensor y(device, {10}, Dtype::bf16), back(device, {10}, Dtype::f32);
         Stream& stream = stream_of(device);
         cast(stream, {.x = x, .y = y});
-        BOOST_TEST((to_host(y) == std::vector<double>{1, 1 + 2 * step, 1 + step, -1, inf, inf, 0, std::ldexp(1.0, -133)}));
+        BOOST_TEST((to_host(y) == std::vector<double>{1, 1 + 2 * step, 1 + step, -1, inf, inf, -inf, 0, std::ldexp(1.0, -133), 0}));
         cast(stream, {.x = y, .y = back});
         BOOST_TEST((to_host(back) == to_host(y)));
+        BOOST_TEST(std::signbit(to_host(back)[7]));
     }
 }
 
@@ -75,6 +76,17 @@ BOOST_AUTO_TEST_CASE(filling_leaves_zeros) {
         }
 }
 
+BOOST_AUTO_TEST_CASE(copies_take_bytes_whatever_their_types) {
+    for (const Device device : devices())
+        for (const std::int64_t n : lengths) {
+            const std::vector<double> values = numbers(n, 1);
+            const DeviceTensor from = to_device(device, {n}, Dtype::f32, values), middle(device, {4, n}, Dtype::u8), to(device, {n}, Dtype::f32);
+            copy(stream_of(device), from, middle);
+            copy(stream_of(device), middle, to);
+            BOOST_TEST((to_host(to) == rounded(values, Dtype::f32)));
+        }
+}
+
 BOOST_AUTO_TEST_CASE(what_does_not_fit_is_refused) {
     const Device device = Device::cpu;
     const DeviceTensor three(device, {3}, Dtype::f32), four(device, {4}, Dtype::f32), f64(device, {3}, Dtype::f64), bf16(device, {3}, Dtype::bf16);
@@ -82,5 +94,6 @@ BOOST_AUTO_TEST_CASE(what_does_not_fit_is_refused) {
     BOOST_CHECK_THROW(add(stream, {.x = three, .y = four}), Error);
     BOOST_CHECK_THROW(add(stream, {.x = three, .y = f64}), Error);
     BOOST_CHECK_THROW(cast(stream, {.x = three, .y = four}), Error);
+    BOOST_CHECK_THROW(copy(stream, three, bf16), Error);
     BOOST_CHECK_THROW(cast(stream, {.x = bf16, .y = f64}), Error);  // no such conversion
 }
