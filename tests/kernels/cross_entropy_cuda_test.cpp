@@ -95,3 +95,19 @@ BOOST_AUTO_TEST_CASE(columns_that_are_excluded_have_no_probability) {
     BOOST_TEST(d.at(0) == 0);
     BOOST_TEST(stats.at(3) == 2047);
 }
+
+BOOST_AUTO_TEST_CASE(rows_without_a_target_change_no_bit) {
+    std::vector<std::vector<std::byte>> results;
+    for (const std::int64_t padded : {1500, 1501, 4000}) {
+        Streams s;
+        // Row i has the same numbers whatever the count of rows.
+        const Twin stats(s, {4, padded}, Dtype::f32, [&](std::int64_t i) { return 2 + std::sin(static_cast<double>(i % padded * 4 + i / padded)); });
+        const Twin targets(s, {padded}, Dtype::i32, [](std::int64_t i) { return i < 1500 ? i % 3 : -1; }), sums(s, {2}, Dtype::f64, [](std::int64_t) { return 0; });
+        s.run([&](Stream& stream) { cross_entropy_sums(stream, {.whole_stats = stats.on(stream), .targets = targets.on(stream), .sums = sums.on(stream)}); });
+        sums.check(1e-9, "sums");
+        BOOST_TEST(sums.at(0) != 0);
+        results.push_back(sums.bytes());
+    }
+    BOOST_TEST((results[1] == results[0]));
+    BOOST_TEST((results[2] == results[0]));
+}

@@ -75,3 +75,31 @@ BOOST_AUTO_TEST_CASE(part_of_a_table_no_segments_and_empty_groups) {
     check_case({.tokens = 150, .c = 40, .vocabulary = 30, .dtype = Dtype::f32, .segments = false});
     check_case({.tokens = 150, .c = 40, .vocabulary = 30, .dtype = Dtype::f32, .empty_groups = 77});
 }
+
+BOOST_AUTO_TEST_CASE(tokens_without_a_gradient_change_no_bit) {
+    std::vector<std::vector<std::byte>> words, types;
+    for (const std::int64_t padded : {333, 334, 1024}) {
+        Streams s;
+        std::vector<std::int32_t> ids(static_cast<std::size_t>(padded), 0);
+        for (std::int32_t t = 0; t < 333; ++t) ids[static_cast<std::size_t>(t)] = t % 3 == 0 ? 0 : t % 7;
+        const IdGroups groups = group_by_id(ids);
+        const auto numbers = [&](const std::vector<std::int32_t>& n) {
+            return Twin(s, {static_cast<std::int64_t>(n.size())}, Dtype::i32, [&](std::int64_t i) { return n[static_cast<std::size_t>(i)]; });
+        };
+        const Twin id = numbers(ids), tokens = numbers(groups.tokens), begin = numbers(groups.begin);
+        const Twin dy(s, {padded, 16}, Dtype::bf16, [](std::int64_t i) { return i < 333 * 16 ? std::sin(static_cast<double>(i)) : 0; });
+        const Twin d_word(s, {7, 16}, Dtype::f32, 1), d_types(s, {2, 16}, Dtype::f32, 2), scratch(s, {embedding_scratch_rows(padded, 2), 16}, Dtype::f32, 3);
+        s.run([&](Stream& stream) {
+            embedding_backward(stream, {.ids = id.on(stream), .tokens = tokens.on(stream), .begin = begin.on(stream), .dy = dy.on(stream),
+                                        .d_word = d_word.on(stream), .d_segment = d_types.on(stream), .scratch = scratch.on(stream)});
+        });
+        d_word.check("d_word");
+        d_types.check("d_segment");
+        words.push_back(d_word.bytes());
+        types.push_back(d_types.bytes());
+    }
+    for (std::size_t i = 1; i < words.size(); ++i) {
+        BOOST_TEST((words[i] == words[0]));
+        BOOST_TEST((types[i] == types[0]));
+    }
+}

@@ -25,17 +25,20 @@ struct NeedsGpu {
 };
 BOOST_TEST_GLOBAL_FIXTURE(NeedsGpu);
 
-/// Both devices' streams.
+/// Both devices' streams, and the GPU's a second time: the order of its threads must not change a bit.
 struct Streams {
     Stream cpu;
     Stream cuda{Device::cuda};
+    Stream again{Device::cuda};
 
     /// Runs body(stream) on each; tensors are taken with Twin::on(stream).
     template <class Body>
     void run(const Body& body) {
         body(cpu);
         body(cuda);
+        body(again);
         cuda.synchronise();
+        again.synchronise();
     }
 };
 
@@ -49,23 +52,27 @@ public:
     Twin(Streams& streams, Shape shape, Dtype dtype, const std::function<double(std::int64_t)>& value, std::int64_t shift = 0)
         : streams_(&streams), dtype_(dtype), shape_(shape), shift_(shift),
           host_(std::max<std::int64_t>((shape.count() + shift) * size_of(dtype), 1)),  // an empty tensor is present all the same
-          device_(host_.size(), Device::cuda) {
+          device_(host_.size(), Device::cuda), again_(host_.size(), Device::cuda) {
         for (std::int64_t i = 0; i < shape.count(); ++i) put(i, value(i));
         upload(streams.cuda, host_.data(), device_.tensor({host_.size()}, Dtype::u8));
+        upload(streams.again, host_.data(), again_.tensor({host_.size()}, Dtype::u8));
     }
     /// Numbers from -1 to 1.
     Twin(Streams& streams, Shape shape, Dtype dtype, std::uint32_t seed, std::int64_t shift = 0)
         : Twin(streams, shape, dtype, [random = std::mt19937(seed)](std::int64_t) mutable { return static_cast<double>(random()) * 0x1p-31 - 1; }, shift) {}
 
     Tensor on(const Stream& stream) const {
-        return (stream.device() == Device::cuda ? device_ : host_).tensor(shape_, dtype_, shift_ * size_of(dtype_));
+        const Buffer& memory = &stream == &streams_->again ? again_ : stream.device() == Device::cuda ? device_ : host_;
+        return memory.tensor(shape_, dtype_, shift_ * size_of(dtype_));
     }
     double at(std::int64_t i) const { return read(host_.data(), i); }
 
     /// |cuda - cpu| <= bound * max(1, |cpu|), element by element; NaN only where the CPU has one.
     void check(double bound, const char* what) const {
-        std::vector<std::byte> cuda(static_cast<std::size_t>(host_.size()));
-        download(streams_->cuda, device_.tensor({host_.size()}, Dtype::u8), cuda.data());
+        const std::vector<std::byte> cuda = bytes();
+        std::vector<std::byte> again(cuda.size());
+        download(streams_->again, again_.tensor({host_.size()}, Dtype::u8), again.data());
+        BOOST_TEST((again == cuda), what << ": the GPU does not repeat its bits");
         std::int64_t wrong = 0, first = -1;
         for (std::int64_t i = 0; i < shape_.count(); ++i) {
             const double a = read(cuda.data(), i), b = at(i);
@@ -76,6 +83,12 @@ public:
                                     << (wrong ? read(cuda.data(), first) : 0) << " on the GPU and " << (wrong ? at(first) : 0) << " on the CPU");
         // What lies before the tensor is not its own.
         BOOST_TEST(std::memcmp(cuda.data(), host_.data(), static_cast<std::size_t>(shift_ * size_of(dtype_))) == 0, what << ": memory before the tensor was written");
+    }
+    /// What the GPU has.
+    std::vector<std::byte> bytes() const {
+        std::vector<std::byte> all(static_cast<std::size_t>(host_.size()));
+        download(streams_->cuda, device_.tensor({host_.size()}, Dtype::u8), all.data());
+        return all;
     }
     /// The same bits.
     void check_equal(const char* what) const { check(0, what); }
@@ -111,7 +124,7 @@ private:
     Dtype dtype_ = Dtype::f32;
     Shape shape_;
     std::int64_t shift_ = 0;
-    Buffer host_, device_;
+    Buffer host_, device_, again_;
 };
 
 /// Numbers and positions for dropout: sequences of 7 tokens, with sample numbers that fill 32 bits.
