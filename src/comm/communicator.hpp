@@ -59,7 +59,8 @@ public:
     World& operator=(const World&) = delete;
 
     Communicator& communicator() { return *all_; }
-    /// From now on the communicator also serves streams of this process's current GPU (CUDA builds; see choose_device).
+    /// From now on `communicator()`, and groups split from it later, also serve streams of this process's current GPU (CUDA
+    /// builds; see choose_device). A reference taken before stays good for the host.
     void serve_gpu();
     /// Ranks that share this host, and this rank's number among them.
     int local_size() const { return local_size_; }
@@ -69,6 +70,7 @@ public:
 
 private:
     bool started_ = false;
+    bool serves_gpu_ = false;
     int local_size_ = 1;
     int local_rank_ = 0;
     std::unique_ptr<Communicator> all_;

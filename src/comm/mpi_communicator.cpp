@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 namespace rf {
 
@@ -177,7 +178,8 @@ World::World(int& argc, char**& argv) {
 }
 
 void World::serve_gpu() {
-    if constexpr (has_cuda) all_ = make_nccl_communicator(std::move(all_));
+    if constexpr (has_cuda)
+        if (!std::exchange(serves_gpu_, true)) all_ = make_nccl_communicator(std::move(all_));
 }
 
 World::~World() {
