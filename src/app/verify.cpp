@@ -23,7 +23,7 @@ static std::vector<fs::path> digested_files(const std::vector<std::string>& path
         for (auto at = fs::recursive_directory_iterator(name); at != fs::end(at); ++at) {
             const fs::directory_entry& entry = *at;
             // What a killed program left half-written is nobody's checkpoint and goes at the next start.
-            if (entry.path().extension() == ".partial") {
+            if (entry.path().filename().string().ends_with(".partial")) {
                 if (entry.is_directory()) at.disable_recursion_pending();
                 continue;
             }
