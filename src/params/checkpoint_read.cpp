@@ -82,17 +82,20 @@ std::vector<std::string> files_of(const fs::path& checkpoint) {
 
 }  // namespace
 
+std::vector<fs::path> checkpoint_parts(const fs::path& checkpoint) {
+    const fs::path index = checkpoint / "checkpoint.h5";
+    std::set<fs::path> files{index};
+    // Missing sources would read as zeros, so the index says what must be there; it is trusted only when whole.
+    if (find_damage(index).empty()) {
+        const auto hold = h5::lock();
+        collect_sources(h5::open_file(index), checkpoint, files);
+    }
+    return {files.begin(), files.end()};
+}
+
 std::string find_checkpoint_damage(const fs::path& checkpoint, int part, int parts) {
-    std::vector<fs::path> files;
     if (!fs::is_directory(checkpoint)) return checkpoint.string() + ": missing";
-    for (const auto& entry : fs::directory_iterator(checkpoint))
-        if (entry.path().extension() == ".h5") files.push_back(entry.path());
-    // A digest without its file is a lost file; the index must be there in any case.
-    for (const auto& entry : fs::directory_iterator(checkpoint))
-        if (entry.path().extension() == ".digest" && !fs::exists(entry.path().parent_path() / entry.path().stem()))
-            return (entry.path().parent_path() / entry.path().stem()).string() + ": missing";
-    if (!fs::exists(checkpoint / "checkpoint.h5")) return (checkpoint / "checkpoint.h5").string() + ": missing";
-    std::sort(files.begin(), files.end());
+    const std::vector<fs::path> files = checkpoint_parts(checkpoint);
     for (std::size_t i = 0; i < files.size(); ++i) {
         if (static_cast<int>(i % static_cast<std::size_t>(parts)) != part) continue;
         if (std::string damage = find_damage(files[i]); !damage.empty()) return damage;

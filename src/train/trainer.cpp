@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstring>
 
 namespace rf {
 
@@ -69,12 +70,11 @@ UpdateStats MlmTrainer::update(const std::vector<PackedBatch>& batches, std::int
     const Optimizer::Result result = optimizer_.step(stream, gradient, update, lr);
     stats.gradient_norm = result.gradient_norm;
     if (!std::isfinite(stats.loss) || result.not_finite) {
-        std::string where;
-        for (int i = 0; i < lanes_ && where.empty(); ++i)
-            if (!std::isfinite(lanes[static_cast<std::size_t>(i * kinds + 3)])) where = message(", first in lane ", i, " of data rank ", i / lane_count());
-        throw NotFinite(message("update ", update, ": loss ", stats.loss, " is ", std::isfinite(stats.loss) ? "finite" : "not finite", where,
-                                result.not_finite ? "; first gradient that is not finite: " + *result.not_finite : "",
-                                " (nothing was applied; lower optimizer.lr or lengthen the warm-up)"));
+        const int lane_found = find_not_finite(batches, alpha, factor);
+        throw NotFinite(message("update ", update, " is not finite: loss ", stats.loss, ", gradient of ", result.not_finite.value_or("no tensor"),
+                                lane_found < lanes_ ? message(" (lane ", lane_found, ", on rank ", lane_found / lane_count() * grid_.tensor->size(), ")")
+                                                    : " (only the sum over all lanes and ranks)",
+                                "; nothing of it was applied (lower optimizer.lr or lengthen the warm-up)"));
     }
     const double optimized = seconds();
     model_.state().publish_weights(stream, *grid_.data);
@@ -84,6 +84,23 @@ UpdateStats MlmTrainer::update(const std::vector<PackedBatch>& batches, std::int
               .communicate = reduced - computed + (seconds() - optimized),
               .optimize = optimized - reduced};
     return stats;
+}
+
+int MlmTrainer::find_not_finite(const std::vector<PackedBatch>& batches, double alpha, double factor) {
+    // Once a run at most, so the lanes are simply worked on again: the same bits, dropout included.
+    const Dtype wide = accumulator_of(model_.dtype());
+    const std::int64_t n = model_.state().padded_size();
+    const Buffer scratch(n * size_of(wide));
+    const Tensor gradient = scratch.tensor({n}, wide);
+    const auto finite = [n](const auto* g) { return std::all_of(g, g + n, [](auto x) { return std::isfinite(x); }); };
+    int found = lanes_;
+    for (int i = 0; i < lane_count(); ++i) {
+        std::memset(gradient.data, 0, static_cast<std::size_t>(gradient.bytes()));
+        model_.forward_backward(batches[static_cast<std::size_t>(i)], alpha, factor, gradient);
+        const bool whole = wide == Dtype::f64 ? finite(gradient.as<double>()) : finite(gradient.as<float>());
+        if (!whole) found = std::min(found, first_lane() + i);
+    }
+    return static_cast<int>(grid_.world.min(found));
 }
 
 Evaluation evaluate(MlmModel& model, ParallelGrid& grid, const SampleStream& stream, std::int64_t group, double alpha) {

@@ -41,6 +41,9 @@ public:
     std::int64_t gradient_bytes() const { return gradients_.bytes(); }
 
 private:
+    /// The first lane whose gradient alone is not finite, or the number of lanes when only their sum is not. Collective.
+    int find_not_finite(const std::vector<PackedBatch>& batches, double alpha, double factor);
+
     MlmModel& model_;
     ParallelGrid& grid_;
     int lanes_;
