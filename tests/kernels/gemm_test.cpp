@@ -83,7 +83,7 @@ BOOST_AUTO_TEST_CASE(a_product_by_hand_in_every_orientation) {
 
 BOOST_AUTO_TEST_CASE(products_agree_with_their_definition) {
     // One element, nothing to sum, one row, around the lanes, and several tiles with a remainder.
-    for (const Sizes s : {Sizes{1, 1, 1}, {3, 5, 2}, {1, 17, 33}, {17, 1, 16}, {130, 17, 65}, {300, 400, 70}, {4, 4, 0}})
+    for (const Sizes s : {Sizes{1, 1, 1}, {3, 5, 2}, {1, 17, 33}, {17, 1, 16}, {130, 17, 65}, {300, 400, 70}, {270, 700, 70}, {4, 4, 0}})
         for (const bool ta : {false, true})
             for (const bool tb : {false, true})
                 for (const double beta : {0.0, 1.0})
