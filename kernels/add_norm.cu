@@ -1,6 +1,6 @@
 #include "kernels/add_norm.hpp"
 
-#include "row.cuh"
+#include "kernels/nvidia/row.cuh"
 
 #include <cmath>
 

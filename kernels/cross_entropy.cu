@@ -1,6 +1,6 @@
 #include "kernels/cross_entropy.hpp"
 
-#include "row.cuh"
+#include "kernels/nvidia/row.cuh"
 
 #include <cmath>
 #include <limits>
@@ -26,12 +26,12 @@ struct Share {
     /// What exponents are taken against: nothing counts before the first finite logit, and -inf - -inf must not be asked.
     __device__ float base() const { return maximum == -std::numeric_limits<float>::infinity() ? 0.0F : maximum; }
     __device__ void join(const Share& other) {
-        const float own = base(), others = other.base();
+        const float own = maximum;
         if (other.maximum > maximum || (other.maximum == maximum && other.id < id)) {
             maximum = other.maximum;
             id = other.id;
         }
-        sum = sum * exp_fast(own - base()) + other.sum * exp_fast(others - base());
+        sum = sum * exp_fast(own - base()) + other.sum * exp_fast(other.maximum - base());
     }
     __device__ void join_lane(int mask) { join({shuffle_xor(maximum, mask), shuffle_xor(sum, mask), shuffle_xor(id, mask)}); }
 };

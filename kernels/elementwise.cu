@@ -1,6 +1,6 @@
 #include "kernels/elementwise.hpp"
 
-#include "row.cuh"
+#include "kernels/nvidia/row.cuh"
 
 namespace rf {
 

@@ -1,6 +1,6 @@
 #include "kernels/embedding.hpp"
 
-#include "row.cuh"
+#include "kernels/nvidia/row.cuh"
 
 namespace rf {
 
@@ -8,11 +8,11 @@ namespace {
 
 using namespace device;
 
-constexpr int warps = 8;           // of a block
-constexpr int piece_tokens = 32;   // of one id, summed by one warp
-constexpr int window = 8;          // places of IdGroups::tokens whose pieces one warp sums
-constexpr int segment_tokens = 64; // summed by one warp for the segment table
-constexpr int batch = 8;           // rows under way at a time
+constexpr int warps = 8;          // of a block
+constexpr int piece_tokens = 32;  // of one id, summed by one warp
+constexpr int window = 8;         // places of IdGroups::tokens whose pieces one warp sums
+constexpr int segment_tokens = embedding_segment_tokens;
+constexpr int batch = 8;          // rows under way at a time
 
 template <class T>
 struct Lookup {
@@ -69,15 +69,16 @@ struct Scatter {
 /// sum += rows 8e … of `count` tokens (at most 32; lane i holds token i) in order, `batch` loads under way at once.
 template <class T, bool Whole>
 __device__ inline void add_tokens(float (&sum)[8], const T* dy, int my_token, int count, int e, int c) {
-    for (int first = 0; first < count; first += batch) {
-        Eight<T> rows[batch];
+    constexpr int together = Whole ? batch : 2;  // single elements need more registers on their way
+    for (int first = 0; first < count; first += together) {
+        Eight<T> rows[together];
 #pragma unroll
-        for (int i = 0; i < batch; ++i) {
+        for (int i = 0; i < together; ++i) {
             const std::int64_t token = shuffle(my_token, first + i);
             rows[i] = load_eight<Whole>(dy + token * c, e, first + i < count ? c : 0);
         }
 #pragma unroll
-        for (int i = 0; i < batch; ++i)
+        for (int i = 0; i < together; ++i)
 #pragma unroll
             for (int k = 0; k < 8; ++k) sum[k] += rows[i][k];
     }
@@ -95,7 +96,14 @@ __global__ void __launch_bounds__(32 * warps) embedding_pieces_kernel(Scatter<T>
     const int end = std::min(place + window, a.count);
     if (place >= end) return;
     // The group of the first place: the first that ends behind it.
-    int group = count_below(a.begin + 1, a.groups, static_cast<std::uint32_t>(place) + 1);
+    int group = 0;
+    for (int after = a.groups; group < after;) {
+        const int middle = (group + after) / 2;
+        if (load(a.begin + middle + 1) <= place)
+            group = middle + 1;
+        else
+            after = middle;
+    }
     while (place < end && group < a.groups) {
         const int first = load(a.begin + group), last = load(a.begin + group + 1);
         const int piece = first + (std::max(place - first, 0) + piece_tokens - 1) / piece_tokens * piece_tokens;
@@ -154,11 +162,11 @@ template <class T>
 struct Segments {
     const std::int32_t* of;  // null where all are 0
     const T* dy;
-    float *table, *scratch;  // scratch [blocks of 64 tokens, types, C]
+    float *table, *scratch;  // scratch [blocks of 128 tokens, types, C]
     int count, types, c;
 };
 
-/// One warp for 256 channels of a block of 64 tokens and one segment: the block's tokens of that segment in order. Each row
+/// One warp for 256 channels of a block of 128 tokens and one segment: the block's tokens of that segment in order. Each row
 /// of dy is read once, by the segment it belongs to.
 template <class T, bool Whole>
 __global__ void __launch_bounds__(32 * warps) segment_blocks_kernel(Segments<T> a) {
@@ -167,12 +175,14 @@ __global__ void __launch_bounds__(32 * warps) segment_blocks_kernel(Segments<T> 
     const int begin = block * segment_tokens, end = std::min(begin + segment_tokens, a.count);
     if (begin >= end) return;
     float sum[8] = {};
+    int mine = 0;  // the segment of token lane() of every 32
     for (int first = begin; first < end; first += batch) {
+        if (a.of && first % 32 == 0) mine = first + lane() < end ? load(a.of + first + lane()) : 0;
         Eight<T> rows[batch];
 #pragma unroll
         for (int i = 0; i < batch; ++i) {
             const int token = first + i;
-            const bool counts = token < end && (a.of ? load(a.of + token) : 0) == type;
+            const bool counts = shuffle(mine, token % 32) == type && token < end;
             rows[i] = load_eight<Whole>(a.dy + std::int64_t{token} * a.c, e, counts ? a.c : 0);
         }
 #pragma unroll

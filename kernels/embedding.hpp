@@ -28,10 +28,12 @@ struct IdGroups {
 };
 IdGroups group_by_id(std::span<const std::int32_t> ids);
 
-/// Rows of scratch memory that the gradient of T tokens needs on a GPU: sums of 32 tokens of one id, and then of 64 tokens
-/// of one segment.
+/// Tokens whose rows are summed by one warp for the segment table.
+constexpr std::int64_t embedding_segment_tokens = 128;
+/// Rows of scratch memory that the gradient of T tokens needs on a GPU: sums of 32 tokens of one id, and after them sums of
+/// 128 tokens of one segment.
 constexpr std::int64_t embedding_scratch_rows(std::int64_t tokens, std::int64_t types) {
-    return std::max((tokens + 31) / 32, types * ((tokens + 63) / 64));
+    return std::max((tokens + 31) / 32, types * ((tokens + embedding_segment_tokens - 1) / embedding_segment_tokens));
 }
 
 /// d_word += rows of dy by id, d_segment += rows of dy by segment. Deterministic: each row of a table sums its

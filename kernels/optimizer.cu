@@ -1,6 +1,6 @@
 #include "kernels/optimizer.hpp"
 
-#include "row.cuh"
+#include "kernels/nvidia/row.cuh"
 
 #include <cmath>
 
@@ -64,7 +64,7 @@ struct Place {
 
 /// One partial sum a warp, for each of up to three columns.
 struct WarpSums {
-    double of[sum_columns][warps];
+    double of[warps][sum_columns];
 };
 
 /// A thread's sums, then those of the block in a fixed tree; thread `column` has column's.
@@ -72,12 +72,12 @@ __device__ inline double block_sums(const double (&sums)[sum_columns]) {
     WarpSums& shared = shared_memory<WarpSums>();
     for (int column = 0; column < sum_columns; ++column) {
         const double x = warp_sum(sums[column]);
-        if (lane() == 0) store_shared(&shared.of[column][warp()], x);
+        if (lane() == 0) store_shared(&shared.of[warp()][column], x);
     }
     block_barrier();
     double total = 0;
     if (threadIdx.x < sum_columns)
-        for (int w = 0; w < warps; ++w) total += load_shared(&shared.of[threadIdx.x][w]);
+        for (int w = 0; w < warps; ++w) total += load_shared(&shared.of[w][threadIdx.x]);
     return total;
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 /// What several kernels share: vectors of a row, warp sums, dropout bits by counter, scalars from either side.
 
-#include "device.cuh"
+#include <device.cuh>  // of this folder or of tests/emulator: the include path decides, so no quotes
 #include "kernels/dropout.hpp"
 
 #include <algorithm>

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 
 namespace rf::app {
 
@@ -104,18 +105,22 @@ int run_bench(const Invocation& invocation, World& world) {
                                   .max_length = input.batch.max_length, .seed = 1});
     model.initialise();
     MlmTrainer trainer(model, grid, input.optimizer, lanes);
-    std::vector<double> wall, compute, communicate, optimize, tokens, flops;
+    std::vector<double> wall, processor, forward, backward, lane_sums, communicate, optimize, tokens, flops;
     constexpr std::int64_t warm_up = 2;
     for (std::int64_t i = 1; i <= warm_up + input.steps; ++i) {
         const auto batches = real ? stream->lanes_of(i, trainer.first_lane(), trainer.lane_count())
                                   : dense_lanes(input.batch, config.vocab_size, lanes, trainer.first_lane(), trainer.lane_count(), i);
         world.communicator().barrier();
         const double begin = seconds();
+        const std::clock_t begin_processor = std::clock();
         const UpdateStats stats = trainer.update(batches, i, 1e-4, 1);
         world.communicator().barrier();
         if (i <= warm_up) continue;
         wall.push_back(seconds() - begin);
-        compute.push_back(trainer.times().compute);
+        processor.push_back(static_cast<double>(std::clock() - begin_processor) / CLOCKS_PER_SEC);
+        forward.push_back(trainer.times().forward);
+        backward.push_back(trainer.times().backward);
+        lane_sums.push_back(trainer.times().lane_sums);
         communicate.push_back(trainer.times().communicate);
         optimize.push_back(trainer.times().optimize);
         tokens.push_back(static_cast<double>(stats.tokens) / wall.back());
@@ -126,11 +131,11 @@ int run_bench(const Invocation& invocation, World& world) {
     if (world.communicator().rank() != 0) return 0;
     log::info(cpu_description(), "; ", cores, "; ", name_of(dtype), "; ", config.parameter_count(), " parameters, ", input.batch.sequences, " x ",
               real ? "<= " : "", input.batch.max_length, ", ", lanes, " lanes");
-    char text[320];
+    char text[400];
     std::snprintf(text, sizeof text,
-                  "update %.4f s (median of %lld): forward and backward %.4f, communication %.4f, optimizer %.4f\n"
+                  "update %.4f s (median of %lld): forward %.4f, backward %.4f, lane sums %.4f, communication %.4f, optimizer %.4f\n"
                   "%.0f tokens/s  %.2f sequences/s  %.1f GFLOP/s, %.0f %% of the %.1f GFLOP/s of its matrix products alone",
-                  step, static_cast<long long>(input.steps), median(compute), median(communicate), median(optimize), median(tokens),
+                  step, static_cast<long long>(input.steps), median(forward), median(backward), median(lane_sums), median(communicate), median(optimize), median(tokens),
                   static_cast<double>(input.batch.sequences) / step, rate * 1e-9, 100 * rate / peak, peak * 1e-9);
     log::info(text);
     {
@@ -150,10 +155,13 @@ int run_bench(const Invocation& invocation, World& world) {
         column("sequences", static_cast<double>(input.batch.sequences), "1", "sequences of an update");
         column("length", static_cast<double>(input.batch.max_length), "tokens", "longest sequence");
         column("seconds_per_step", step, "s", "median wall time of an update");
+        column("processor_seconds_per_step", median(processor), "s", "median processor time of rank 0, all threads");
         column("tokens_per_second", median(tokens), "tokens/s", "real tokens");
         column("flops_per_second", rate, "FLOP/s", "model FLOPs, all ranks");
         column("peak_fraction", rate / peak, "1", "of the rate of the model's matrix products alone, same run");
-        column("seconds_forward_backward", median(compute), "s", "of the update");
+        column("seconds_forward", median(forward), "s", "of the update");
+        column("seconds_backward", median(backward), "s", "of the update");
+        column("seconds_lane_sums", median(lane_sums), "s", "of the update: clearing gradients and adding this rank's lanes");
         column("seconds_communication", median(communicate), "s", "of the update");
         column("seconds_optimizer", median(optimize), "s", "of the update");
         h5::check(H5Fflush(file, H5F_SCOPE_LOCAL), input.output);

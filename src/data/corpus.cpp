@@ -13,6 +13,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <map>
 
 namespace rf {
 
@@ -20,7 +21,8 @@ namespace fs = std::filesystem;
 
 /// One mapped shard.
 struct Corpus::Shard {
-    std::string path;
+    std::string path, sources;
+    std::int64_t shards = 0;  ///< of the whole corpus
     void* map = MAP_FAILED;
     std::size_t size = 0;
     const std::uint16_t* tokens = nullptr;
@@ -82,6 +84,8 @@ void Corpus::open_shard(const std::string& path) {
     const std::string vocab = h5::string_attribute(file, schema::corpus::vocab_digest);
     const std::string segmenter = h5::string_attribute(file, schema::corpus::segmenter);
     const std::int64_t vocab_size = h5::int_attribute(file, schema::corpus::vocab_size);
+    shard->sources = h5::string_attribute(file, schema::corpus::sources);
+    shard->shards = h5::int_attribute(file, schema::corpus::shards);
     if (shards_.empty()) vocab_digest_ = vocab, segmenter_ = segmenter, vocab_size_ = vocab_size;
     if (vocab != vocab_digest_)
         fail_usage(path, ": built with another vocabulary (", vocab, ") than ", shards_.front()->path, " (", vocab_digest_, ")");
@@ -110,6 +114,27 @@ void Corpus::open_shard(const std::string& path) {
     shards_.push_back(std::move(shard));
 }
 
+/// A folder holds all shards of a corpus or none: a copy or a build cut short is not trained on unnoticed.
+void Corpus::check_folders(const json::value& where, const json::Place& place) const {
+    if (where.is_array()) {
+        for (const json::value& item : where.as_array()) check_folders(item, place);
+        return;
+    }
+    const fs::path folder(std::string(where.as_string()));
+    if (!fs::is_directory(folder)) return;
+    std::map<std::string, std::pair<std::int64_t, std::int64_t>> found;  // by sources: shards there, shards expected
+    for (const auto& shard : shards_) {
+        if (!fs::equivalent(fs::absolute(shard->path).parent_path(), folder)) continue;
+        auto& [there, expected] = found[shard->sources];
+        ++there;
+        expected = shard->shards;
+    }
+    for (const auto& [sources, count] : found)
+        if (count.first != count.second)
+            fail_usage(place, ": the folder ", folder.string(), " holds ", count.first, " of the ", count.second,
+                       " shards of a corpus (a copy or a build cut short; name the files to read them alone)");
+}
+
 Corpus::Corpus(const json::value& where, const json::Place& place, int check_part, int check_parts) {
     std::vector<std::string> paths;
     add_paths(where, place, paths);
@@ -119,6 +144,7 @@ Corpus::Corpus(const json::value& where, const json::Place& place, int check_par
         if (const std::string damage = find_damage(paths[i]); !damage.empty()) fail_usage("corpus shard ", damage);
     }
     for (const std::string& path : paths) open_shard(path);
+    check_folders(where, place);
     if (documents() == 0) fail_usage(place, ": the corpus holds no document");
     digest_ = rf::digest(digest_.data(), static_cast<std::int64_t>(digest_.size()));
 }

@@ -38,6 +38,7 @@ public:
 private:
     struct Shard;
     void open_shard(const std::string& path);
+    void check_folders(const json::value& where, const json::Place& place) const;
     std::vector<std::unique_ptr<Shard>> shards_;
     std::vector<std::int64_t> first_{0};  ///< [shards + 1] first document of each
     std::int64_t tokens_ = 0;

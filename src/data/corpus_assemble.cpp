@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <unordered_set>
+#include <cstring>
+#include <fstream>
+#include <span>
 
 namespace rf {
 
@@ -17,53 +19,101 @@ namespace {
 /// A run of blocks that makes one shard.
 struct ShardPlan {
     std::int64_t first_block = 0, end_block = 0;
+    std::int64_t first_source = 0;  ///< source documents before it: its place in the list of those that stay
     std::int64_t first_document = 0, documents = 0, tokens = 0;
 };
 
-/// Which source documents of each block stay, and what every shard will hold; the same on every rank.
+/// What every shard will hold. Which source documents stay is in a file beside the parts, one byte each, 0 or 1.
 struct Plan {
-    std::vector<std::vector<bool>> keep;  ///< [block][source document]
     std::vector<ShardPlan> shards;
     AssemblyReport report;
 };
 
+fs::path keep_path(const fs::path& partial) { return partial / "keep"; }
+
+/// Decides, in the order of the input, which documents were seen before.
+class DuplicateFilter {
+public:
+    DuplicateFilter(const BuildCorpusInput& in, std::int64_t documents)
+        : in_(in), whole_(in.drop_duplicates ? documents : 0), bands_(in.near_duplicates.drop ? documents * in.near_duplicates.bands : 0) {}
+    bool keep(const CorpusPart& part, std::size_t document, AssemblyReport& report) {
+        if (in_.drop_duplicates && !whole_.insert(part.hashes[document])) {
+            ++report.duplicates;
+            return false;
+        }
+        if (!in_.near_duplicates.drop) return true;
+        const auto bands = static_cast<std::size_t>(in_.near_duplicates.bands);
+        const auto keys = std::span(part.bands).subspan(document * bands, bands);
+        if (std::any_of(keys.begin(), keys.end(), [&](std::uint64_t key) { return bands_.contains(key); })) {
+            ++report.near_duplicates;
+            return false;
+        }
+        for (const std::uint64_t key : keys) bands_.insert(key);
+        return true;
+    }
+
+private:
+    const BuildCorpusInput& in_;
+    SeenSet<Hash128> whole_;
+    SeenSet<std::uint64_t> bands_;
+};
+
+/// Reads the parts one after another: beside one of them only the filter is in memory.
 Plan make_plan(const BuildCorpusInput& in, const fs::path& partial, std::int64_t blocks, std::int32_t unknown) {
+    std::int64_t sources = 0;
+    for (std::int64_t b = 0; b < blocks; ++b) sources += CorpusPart::counts_of_file(part_path(partial, b)).documents;
+    DuplicateFilter filter(in, sources);
+    std::ofstream keep(keep_path(partial), std::ios::binary);
     Plan plan;
-    std::unordered_set<std::string> seen;
     ShardPlan shard;
+    std::int64_t source = 0;
     for (std::int64_t b = 0; b < blocks; ++b) {
         const CorpusPart part = CorpusPart::from_file(part_path(partial, b));
-        std::vector<bool>& keep = plan.keep.emplace_back();
         std::size_t piece = 0, token = 0;
         if (shard.tokens >= in.shard_tokens) {
             plan.shards.push_back(shard);
-            shard = {.first_block = b, .end_block = b, .first_document = plan.report.documents};
+            shard = {.first_block = b, .end_block = b, .first_source = source, .first_document = plan.report.documents};
         }
-        for (std::size_t d = 0; d < part.hashes.size(); ++d) {
-            keep.push_back(!in.drop_duplicates || seen.insert(part.hashes[d]).second);
-            plan.report.duplicates += !keep.back();
+        for (std::size_t d = 0; d < part.hashes.size(); ++d, ++source) {
+            const bool stays = filter.keep(part, d, plan.report);
+            keep.put(stays ? 1 : 0);
             for (std::int64_t p = 0; p < part.pieces[d]; ++p, ++piece) {
-                const auto length = static_cast<std::size_t>(part.lengths[piece]);
-                if (keep.back()) {
+                const std::int64_t length = part.lengths[piece];
+                if (stays) {
                     ++shard.documents;
                     ++plan.report.documents;
-                    shard.tokens += part.lengths[piece];
-                    plan.report.tokens += part.lengths[piece];
-                    plan.report.unknown += std::count(part.tokens.begin() + static_cast<std::ptrdiff_t>(token),
-                                                      part.tokens.begin() + static_cast<std::ptrdiff_t>(token + length), static_cast<std::uint16_t>(unknown));
-                    plan.report.words += std::count(part.word_start.begin() + static_cast<std::ptrdiff_t>(token),
-                                                    part.word_start.begin() + static_cast<std::ptrdiff_t>(token + length), 1);
+                    shard.tokens += length;
+                    plan.report.tokens += length;
+                    const auto ids = part.tokens.begin() + static_cast<std::ptrdiff_t>(token);
+                    const auto starts = part.word_start.begin() + static_cast<std::ptrdiff_t>(token);
+                    plan.report.unknown += std::count(ids, ids + length, static_cast<std::uint16_t>(unknown));
+                    plan.report.words += std::count(starts, starts + length, 1);
                 }
-                token += length;
+                token += static_cast<std::size_t>(length);
             }
         }
         shard.end_block = b + 1;
         plan.report.bytes += part.counts.bytes;
         plan.report.bad_lines += part.counts.bad_lines;
         plan.report.too_short += part.counts.too_short;
+        plan.report.too_long += part.counts.too_long;
     }
     if (shard.documents > 0) plan.shards.push_back(shard);
     plan.report.shards = static_cast<std::int64_t>(plan.shards.size());
+    if (!keep.flush()) fail("cannot write ", keep_path(partial).string());
+    return plan;
+}
+
+/// Rank 0 makes the plan; the others hear it.
+Plan share_plan(const BuildCorpusInput& in, const fs::path& partial, std::int64_t blocks, std::int32_t unknown, Communicator& world) {
+    Plan plan;
+    if (world.rank() == 0) plan = make_plan(in, partial, blocks, unknown);
+    std::string bytes(reinterpret_cast<const char*>(&plan.report), sizeof plan.report);
+    bytes.append(reinterpret_cast<const char*>(plan.shards.data()), plan.shards.size() * sizeof(ShardPlan));
+    world.broadcast(bytes, 0);
+    std::memcpy(&plan.report, bytes.data(), sizeof plan.report);
+    plan.shards.resize((bytes.size() - sizeof plan.report) / sizeof(ShardPlan));
+    if (!plan.shards.empty()) std::memcpy(plan.shards.data(), bytes.data() + sizeof plan.report, plan.shards.size() * sizeof(ShardPlan));
     return plan;
 }
 
@@ -110,14 +160,15 @@ fs::path shard_path(const fs::path& folder, std::int64_t shard, std::int64_t sha
     return folder / name;
 }
 
-void write_shard(const Plan& plan, std::int64_t number, const PartMaker& maker, const fs::path& partial, const fs::path& folder,
-                 const std::string& sources) {
+void write_shard(const Plan& plan, std::int64_t number, const PartMaker& maker, const fs::path& partial, const std::string& sources) {
     const ShardPlan& shard = plan.shards[static_cast<std::size_t>(number)];
-    const fs::path path = shard_path(folder, number, plan.report.shards), temporary = partial / path.filename();
+    const fs::path path = shard_path(partial, number, plan.report.shards);
+    std::ifstream keep(keep_path(partial), std::ios::binary);
+    keep.seekg(shard.first_source);
     std::vector<FileDigest::Range> ranges;
     {
         const auto hold = h5::lock();
-        h5::File file = h5::create_file(temporary);
+        h5::File file = h5::create_file(path);
         h5::set_attribute(file, schema::kind, schema::kind_corpus);
         h5::set_attribute(file, schema::version, std::int64_t{1});
         h5::set_attribute(file, schema::corpus::vocab_digest, maker.vocabulary().digest());
@@ -143,9 +194,11 @@ void write_shard(const Plan& plan, std::int64_t number, const PartMaker& maker, 
             std::vector<std::uint64_t> ends;
             std::size_t piece = 0, token = 0;
             for (std::size_t d = 0; d < part.hashes.size(); ++d) {
+                const int stays = keep.get();
+                if (stays != 0 && stays != 1) fail(keep_path(partial).string(), ": cannot be read");
                 for (std::int64_t p = 0; p < part.pieces[d]; ++p, ++piece) {
                     const auto length = static_cast<std::size_t>(part.lengths[piece]);
-                    if (plan.keep[static_cast<std::size_t>(b)][d]) {
+                    if (stays == 1) {
                         for (std::size_t t = token; t < token + length; ++t) {
                             kept.push_back(part.tokens[t]);
                             bits = static_cast<std::uint8_t>(bits | part.word_start[t] << filled);
@@ -165,23 +218,28 @@ void write_shard(const Plan& plan, std::int64_t number, const PartMaker& maker, 
             offsets.add(ends.data(), static_cast<std::int64_t>(ends.size()));
         }
         ranges = {tokens.finish(), words.finish(), offsets.finish()};
-        h5::check(H5Fflush(file, H5F_SCOPE_LOCAL), temporary);
+        h5::check(H5Fflush(file, H5F_SCOPE_LOCAL), path);
     }
-    write_digest(temporary, std::move(ranges));
-    rename_durably(temporary.string() + ".digest", path.string() + ".digest");
-    rename_durably(temporary, path);
+    write_digest(path, std::move(ranges));
 }
 
 }  // namespace
 
 AssemblyReport assemble(const BuildCorpusInput& in, const json::Place& place, const PartMaker& maker, const fs::path& partial, const fs::path& folder,
                         std::int64_t blocks, const std::string& sources, Communicator& world) {
-    const Plan plan = make_plan(in, partial, blocks, maker.vocabulary().unknown());
+    const Plan plan = share_plan(in, partial, blocks, maker.vocabulary().unknown(), world);
     if (plan.report.bad_lines > in.max_bad_lines)
         fail_usage(place.at("max_bad_lines"), ": ", plan.report.bad_lines, " malformed lines, at most ", in.max_bad_lines, " are allowed");
     if (plan.report.documents == 0) fail_usage(place.at("text"), ": the text holds no document");
-    for (std::int64_t s = world.rank(); s < plan.report.shards; s += world.size()) write_shard(plan, s, maker, partial, folder, sources);
+    for (std::int64_t s = world.rank(); s < plan.report.shards; s += world.size()) write_shard(plan, s, maker, partial, sources);
     world.barrier();
+    if (world.rank() == 0) {
+        for (std::int64_t s = 0; s < plan.report.shards; ++s) {
+            const fs::path from = shard_path(partial, s, plan.report.shards), to = shard_path(folder, s, plan.report.shards);
+            rename_durably(from.string() + ".digest", to.string() + ".digest");
+            rename_durably(from, to);
+        }
+    }
     return plan.report;
 }
 

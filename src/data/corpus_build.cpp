@@ -7,7 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
-#include <set>
+#include <cstdio>
 
 namespace rf {
 
@@ -30,6 +30,12 @@ void check(const BuildCorpusInput& in, const json::Place& place) {
             "expected \"auto\", \"jsonl\", \"lines\" or \"paragraphs\", found \"", in.format, "\"");
     require(in.document.max_characters >= 1, "document.max_characters", "expected at least 1, found ", in.document.max_characters);
     require(in.document.min_characters >= 0, "document.min_characters", "expected at least 0, found ", in.document.min_characters);
+    require(in.document.drop_above == 0 || in.document.drop_above >= in.document.min_characters, "document.drop_above",
+            "expected 0 (no limit) or at least document.min_characters, found ", in.document.drop_above);
+    const NearDuplicateInput& near = in.near_duplicates;
+    require(near.characters >= 1, "near_duplicates.characters", "expected at least 1, found ", near.characters);
+    require(near.bands >= 1 && near.bands <= 1024, "near_duplicates.bands", "expected 1 to 1024, found ", near.bands);
+    require(near.rows >= 1 && near.rows <= 1024, "near_duplicates.rows", "expected 1 to 1024, found ", near.rows);
     require(in.document.overflow == "split" || in.document.overflow == "cut", "document.overflow", "expected \"split\" or \"cut\", found \"",
             in.document.overflow, "\"");
     require(in.max_bad_lines >= 0, "max_bad_lines", "expected at least 0, found ", in.max_bad_lines);
@@ -50,27 +56,74 @@ std::string fingerprint(const BuildCorpusInput& in, const std::vector<std::strin
     return boost::json::serialize(o);
 }
 
+/// When the sources were last changed. Not part of the corpus, which a copy of them must give again, but parts of a killed build are
+/// used only with the very files they came from.
+std::string change_times(const std::vector<std::string>& paths) {
+    std::string times;
+    for (const std::string& path : paths) times += message('\n', fs::last_write_time(path).time_since_epoch().count());
+    return times;
+}
+
+bool is_of_corpus(const fs::path& path) {
+    const std::string name = path.filename().string();
+    return name == "corpus.json" || (name.starts_with("corpus-") && (name.ends_with(".h5") || name.ends_with(".h5.digest")));
+}
+
+/// corpus.json goes first: what is left of an interrupted removal is not taken for a corpus.
+void remove_corpus(const fs::path& folder) {
+    fs::remove(folder / "corpus.json");
+    std::vector<fs::path> files;
+    for (const auto& entry : fs::directory_iterator(folder))
+        if (is_of_corpus(entry.path())) files.push_back(entry.path());
+    for (const fs::path& file : files) fs::remove(file);
+}
+
+/// Why the output folder cannot be built in, or empty. `done`: it holds this very corpus.
+std::string prepare_output(const fs::path& folder, const std::string& mark, const std::vector<std::string>& paths, bool restart,
+                           bool& done) {
+    const fs::path built = folder / "corpus.json", partial = folder / ".partial", fingerprint = partial / "fingerprint";
+    if (restart && fs::is_directory(folder)) {
+        remove_corpus(folder);
+        fs::remove_all(partial);
+    }
+    fs::create_directories(folder);
+    std::int64_t shards = 0, expected = 0;
+    for (const auto& entry : fs::directory_iterator(folder)) {
+        const std::string name = entry.path().filename().string();
+        long long number = 0, count = 0;
+        if (!is_of_corpus(entry.path()) || !name.ends_with(".h5")) continue;
+        if (std::sscanf(name.c_str(), "corpus-%lld-of-%lld.h5", &number, &count) != 2) continue;
+        ++shards;
+        expected = count;
+    }
+    if (fs::exists(built)) {
+        done = read_file(built) == mark;
+        if (!done)
+            return message(folder.string(), " holds a corpus of other input or settings (see corpus.json there); choose another folder, or --restart");
+        if (shards == 0 || shards != expected)
+            return message(folder.string(), " holds ", shards, " of the ", expected, " shards of its corpus; build it again with --restart");
+        fs::remove_all(partial);  // a build killed at its very end
+        return "";
+    }
+    // Shards without corpus.json: of a build that was killed while it moved them here, or somebody's own.
+    if (shards > 0 && !fs::exists(fingerprint))
+        return message(folder.string(), " holds corpus shards without their corpus.json; choose another folder, or --restart");
+    const std::string own = mark + change_times(paths);
+    if (fs::exists(fingerprint) && read_file(fingerprint) != own) fs::remove_all(partial);
+    remove_corpus(folder);
+    fs::create_directories(partial);
+    write_file_atomically(fingerprint, own);
+    return "";
+}
+
 /// Rank 0 prepares the output folder; its trouble is everybody's.
-bool open_output(const fs::path& folder, const std::string& mark, bool restart, Communicator& world) {
+bool open_output(const fs::path& folder, const std::string& mark, const std::vector<std::string>& paths, bool restart,
+                 Communicator& world) {
     std::string trouble;
     bool done = false;
     if (world.rank() == 0) {
         try {
-            const fs::path built = folder / "corpus.json", partial = folder / ".partial";
-            if (restart && fs::is_directory(folder)) {
-                for (const auto& entry : fs::directory_iterator(folder))
-                    if (entry.path().filename().string().starts_with("corpus")) fs::remove(entry.path());
-                fs::remove_all(partial);
-            }
-            fs::create_directories(folder);
-            if (fs::exists(built)) {
-                if (read_file(built) == mark) done = true;
-                else trouble = message(folder.string(), " holds a corpus of other input or settings (see corpus.json there); choose another folder, or --restart");
-            } else {
-                if (fs::exists(partial / "fingerprint") && read_file(partial / "fingerprint") != mark) fs::remove_all(partial);
-                fs::create_directories(partial);
-                write_file_atomically(partial / "fingerprint", mark);
-            }
+            trouble = prepare_output(folder, mark, paths, restart, done);
         } catch (const std::exception& e) {
             trouble = message("cannot write the output folder ", folder.string(), " (", e.what(), ")");
         }
@@ -108,7 +161,7 @@ std::int64_t make_parts(const BuildCorpusInput& in, const std::vector<std::strin
         if (open && ((bytes >= block_bytes && between) || file != lines.file_index())) end_block();
         if (!open) start_block();
         file = lines.file_index();
-        between = in.format != "paragraphs" || line.empty();
+        between = in.format != "paragraphs" || is_blank(line);
         bytes += static_cast<std::int64_t>(line.size()) + 1;
         total += static_cast<std::int64_t>(line.size()) + 1;
         if (mine) maker.add_line(line, lines.path(), lines.line_number());
@@ -126,7 +179,7 @@ void build_corpus(const BuildCorpusInput& in, const json::Place& place, Communic
     PartMaker maker(in);
     const std::string mark = fingerprint(in, paths, maker);
     const fs::path folder = in.output, partial = folder / ".partial";
-    if (open_output(folder, mark, restart, world)) {
+    if (open_output(folder, mark, paths, restart, world)) {
         log::info("already built: ", in.output);
         return;
     }
@@ -139,9 +192,10 @@ void build_corpus(const BuildCorpusInput& in, const json::Place& place, Communic
     }
     world.barrier();
     const double s = seconds() - begin;
-    log::info(report.documents, " documents, ", report.tokens, " tokens (", 100.0 * static_cast<double>(report.unknown) / std::max(1.0, static_cast<double>(report.tokens)),
-              " % [UNK]), ", report.words, " words in ", report.shards, " shards; dropped: ", report.duplicates, " duplicate and ", report.too_short,
-              " short documents, ", report.bad_lines, " bad lines; ", static_cast<double>(report.bytes) / 1e6 / s, " MB/s of text in ", s, " s -> ",
+    const double unknown = 100.0 * static_cast<double>(report.unknown) / std::max(1.0, static_cast<double>(report.tokens));
+    const std::string near = in.near_duplicates.drop ? message(report.near_duplicates, " nearly duplicate, ") : "";
+    log::info(report.documents, " documents, ", report.tokens, " tokens (", unknown, " % [UNK]), ", report.words, " words in ", report.shards, " shards; dropped: ", report.duplicates, " duplicate, ", near, report.too_short, " short and ", report.too_long,
+              " long documents, ", report.bad_lines, " bad lines; ", static_cast<double>(report.bytes) / 1e6 / s, " MB/s of text in ", s, " s -> ",
               in.output);
 }
 

@@ -2,6 +2,7 @@
 /// From text to corpus shards, on any number of ranks, with bounded memory and the same bytes for any number of ranks.
 
 #include "comm/communicator.hpp"
+#include "data/near_duplicates.hpp"
 #include "io/json.hpp"
 
 #include <boost/describe.hpp>
@@ -23,8 +24,9 @@ struct DocumentInput {
     /// dropped ("cut", as train_mlm.py does).
     std::string overflow = "split";
     std::int64_t min_characters = 1;  ///< shorter documents are dropped and counted
+    std::int64_t drop_above = 0;      ///< longer documents (before they are split or cut) are dropped and counted; 0: none is too long
 };
-BOOST_DESCRIBE_STRUCT(DocumentInput, (), (max_characters, overflow, min_characters))
+BOOST_DESCRIBE_STRUCT(DocumentInput, (), (max_characters, overflow, min_characters, drop_above))
 
 struct BuildCorpusInput {
     json::value text = "";
@@ -33,12 +35,13 @@ struct BuildCorpusInput {
     std::string format = "auto";      ///< "auto" (.jsonl by its name, else lines), "jsonl", "lines", "paragraphs" (blank lines part documents)
     SegmenterInput segmenter;
     DocumentInput document;
-    bool drop_duplicates = true;      ///< documents whose whole text occurred before
+    bool drop_duplicates = true;      ///< documents whose whole text occurred before: 17 bytes of memory a document, on one rank
+    NearDuplicateInput near_duplicates;  ///< documents nearly equal to an earlier one: another 8.5 bytes a document and band
     std::int64_t max_bad_lines = 0;   ///< malformed lines passed over, counted
     std::int64_t shard_tokens = 1 << 28;
 };
 BOOST_DESCRIBE_STRUCT(BuildCorpusInput, (),
-                      (text, vocab, output, format, segmenter, document, drop_duplicates, max_bad_lines, shard_tokens))
+                      (text, vocab, output, format, segmenter, document, drop_duplicates, near_duplicates, max_bad_lines, shard_tokens))
 
 /// Collective. Finished parts of a killed build of the same input are used again; a corpus of another input in the output
 /// folder is refused unless `restart`.

@@ -4,8 +4,11 @@
 #include "io/text_input.hpp"
 
 #include <algorithm>
+#include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 
 namespace rf {
 
@@ -48,9 +51,8 @@ bool part_is_whole(const fs::path& path) { return fs::exists(path) && is_whole(r
 
 std::string CorpusPart::to_bytes() const {
     std::string out(reinterpret_cast<const char*>(&counts), sizeof counts);
-    std::vector<char> all;
-    for (const std::string& h : hashes) all.insert(all.end(), h.begin(), h.end());
-    put(out, all);
+    put(out, hashes);
+    put(out, bands);
     put(out, pieces);
     put(out, lengths);
     put(out, tokens);
@@ -63,14 +65,20 @@ CorpusPart CorpusPart::from_file(const fs::path& path) {
     if (!is_whole(bytes)) fail(path.string(), ": a part of the build is damaged; run the build again");
     CorpusPart part;
     std::memcpy(&part.counts, bytes.data(), sizeof part.counts);
-    std::vector<char> all;
-    const char* at = take(bytes.data() + sizeof part.counts, all);
-    for (std::size_t i = 0; i < all.size(); i += digest_length) part.hashes.emplace_back(all.data() + i, digest_length);
+    const char* at = take(bytes.data() + sizeof part.counts, part.hashes);
+    at = take(at, part.bands);
     at = take(at, part.pieces);
     at = take(at, part.lengths);
     at = take(at, part.tokens);
     take(at, part.word_start);
     return part;
+}
+
+CorpusPart::Counts CorpusPart::counts_of_file(const fs::path& path) {
+    Counts counts;
+    std::ifstream in(path, std::ios::binary);
+    if (!in.read(reinterpret_cast<char*>(&counts), sizeof counts)) fail(path.string(), ": a part of the build is missing or damaged; run the build again");
+    return counts;
 }
 
 PartMaker::PartMaker(const BuildCorpusInput& input)
@@ -83,7 +91,10 @@ void PartMaker::clear() {
 
 void PartMaker::save(const fs::path& path) {
     if (!paragraph_.empty()) add_document(std::exchange(paragraph_, ""), {});
-    write_file_atomically(path, part_.to_bytes());
+    // Not flushed to the disk: after a power failure a torn part is seen by its digest and made again.
+    const std::string bytes = part_.to_bytes();
+    std::ofstream out(path, std::ios::binary);
+    if (!out.write(bytes.data(), static_cast<std::streamsize>(bytes.size())).flush()) fail("cannot write ", path.string(), ": ", std::strerror(errno));
 }
 
 void PartMaker::add_line(const std::string& line, const std::string& file, std::int64_t number) {
@@ -91,10 +102,16 @@ void PartMaker::add_line(const std::string& line, const std::string& file, std::
         const bool records = in_.format == "jsonl" || (in_.format == "auto" && without_compression(file).ends_with(".jsonl"));
         if (in_.format == "paragraphs") {
             decode_utf8(line);
-            if (line.find_first_not_of(" \t") != std::string::npos) paragraph_ += (paragraph_.empty() ? "" : "\n") + line;
-            else if (!paragraph_.empty()) add_document(std::exchange(paragraph_, ""), {});
+            if (is_blank(line)) {
+                if (!paragraph_.empty()) add_document(std::exchange(paragraph_, ""), {});
+            } else {
+                paragraph_ += (paragraph_.empty() ? "" : "\n") + line;
+                if (paragraph_.size() <= longest_line) return;
+                paragraph_ = {};
+                fail("a paragraph longer than 64 MiB (blank lines part documents)");
+            }
         } else if (records) {
-            if (line.find_first_not_of(" \t") == std::string::npos) return;
+            if (is_blank(line)) return;
             const TextRecord record = text_of_record(line);
             add_document(record.text, record.words);
         } else {
@@ -108,6 +125,15 @@ void PartMaker::add_line(const std::string& line, const std::string& file, std::
 }
 
 namespace {
+
+/// The digest of files, as a number.
+Hash128 hash_of(const std::string& text) {
+    const std::string hex = digest(text.data(), static_cast<std::int64_t>(text.size()));
+    Hash128 hash;
+    std::from_chars(hex.data(), hex.data() + 16, hash.high, 16);
+    std::from_chars(hex.data() + 16, hex.data() + 32, hash.low, 16);
+    return hash;
+}
 
 /// End of the piece of text that begins at `begin`: after a sentence where one ends in its last quarter.
 std::size_t piece_end(std::u32string_view text, std::size_t begin, std::size_t most) {
@@ -129,6 +155,10 @@ void PartMaker::add_document(const std::string& text, const std::vector<std::str
         ++part_.counts.too_short;
         return;
     }
+    if (in_.document.drop_above > 0 && static_cast<std::int64_t>(characters.size()) > in_.document.drop_above) {
+        ++part_.counts.too_long;
+        return;
+    }
     std::vector<std::uint8_t> starts;
     if (words.empty()) {
         segmenter_->segment(characters, starts);
@@ -141,7 +171,12 @@ void PartMaker::add_document(const std::string& text, const std::vector<std::str
         }
     }
     part_.counts.bytes += static_cast<std::int64_t>(text.size());
-    part_.hashes.push_back(digest(text.data(), static_cast<std::int64_t>(text.size())));
+    ++part_.counts.documents;
+    part_.hashes.push_back(hash_of(text));
+    if (in_.near_duplicates.drop) {
+        const std::vector<std::uint64_t> keys = band_keys(characters, in_.near_duplicates);
+        part_.bands.insert(part_.bands.end(), keys.begin(), keys.end());
+    }
     const std::size_t before = part_.lengths.size(), most = static_cast<std::size_t>(in_.document.max_characters);
     for (std::size_t begin = 0; begin < characters.size();) {
         const std::size_t end = in_.document.overflow == "cut" ? std::min(characters.size(), most) : piece_end(characters, begin, most);

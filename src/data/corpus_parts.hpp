@@ -3,6 +3,7 @@
 /// A part file ends with the digest of what is before it, so a torn one counts as absent.
 
 #include "data/corpus_build.hpp"
+#include "data/seen_set.hpp"
 #include "text/segmenter.hpp"
 
 #include <filesystem>
@@ -17,10 +18,11 @@ bool part_is_whole(const std::filesystem::path& path);
 /// What a block of lines became.
 struct CorpusPart {
     struct Counts {
-        std::int64_t bytes = 0, bad_lines = 0, too_short = 0;
+        std::int64_t bytes = 0, bad_lines = 0, too_short = 0, too_long = 0, documents = 0;
     };
     Counts counts;
-    std::vector<std::string> hashes;         ///< digest of each source document's text
+    std::vector<Hash128> hashes;             ///< digest of each source document's text
+    std::vector<std::uint64_t> bands;        ///< [documents, bands] where near duplicates are dropped, else none
     std::vector<std::int64_t> pieces;        ///< documents each became
     std::vector<std::int64_t> lengths;       ///< tokens of each piece
     std::vector<std::uint16_t> tokens;
@@ -28,6 +30,7 @@ struct CorpusPart {
 
     std::string to_bytes() const;
     static CorpusPart from_file(const std::filesystem::path& path);
+    static Counts counts_of_file(const std::filesystem::path& path);
 };
 
 /// Tokenizes and segments lines into a part.
@@ -55,9 +58,11 @@ private:
 };
 
 struct AssemblyReport {
-    std::int64_t documents = 0, tokens = 0, words = 0, unknown = 0, shards = 0, duplicates = 0, too_short = 0, bad_lines = 0, bytes = 0;
+    std::int64_t documents = 0, tokens = 0, words = 0, unknown = 0, shards = 0, duplicates = 0, near_duplicates = 0;
+    std::int64_t too_short = 0, too_long = 0, bad_lines = 0, bytes = 0;
 };
-/// Collective: decides duplicates in the order of the input, then shard s is written by rank s % size.
+/// Collective: rank 0 decides duplicates in the order of the input, shard s is written by rank s % size, and when all are written
+/// they are moved to the output folder.
 AssemblyReport assemble(const BuildCorpusInput& input, const json::Place& place, const PartMaker& maker, const std::filesystem::path& partial,
                         const std::filesystem::path& folder, std::int64_t blocks, const std::string& sources, Communicator& world);
 

@@ -9,6 +9,7 @@
 #include <glob.h>
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 
@@ -19,7 +20,30 @@ namespace bio = boost::iostreams;
 
 namespace {
 
-constexpr std::size_t longest_line = 64 << 20;
+constexpr std::size_t buffer_bytes = 1 << 18;
+
+/// zstd_decompressor takes the end of a truncated file for the end of the text. So every .zst file is read with one more frame behind
+/// it, a run of zeros (RFC 8878: magic number, single segment of 64 bytes, last block of kind RLE): only behind a whole frame does it
+/// come out as zeros, and its own bytes hold no such run.
+constexpr std::size_t end_zeros = 64;
+constexpr std::string_view end_frame("\x28\xB5\x2F\xFD\x20\x40\x03\x02\x00\x00", 10);
+
+class FileWithEndFrame {
+public:
+    using char_type = char;
+    using category = bio::source_tag;
+    explicit FileWithEndFrame(const std::string& path) : file_(path, std::ios::binary) {}
+    std::streamsize read(char* to, std::streamsize size) {
+        if (const std::streamsize n = file_.read(to, size); n > 0) return n;
+        const std::size_t n = rest_.copy(to, static_cast<std::size_t>(size));
+        rest_.remove_prefix(n);
+        return n > 0 ? static_cast<std::streamsize>(n) : -1;
+    }
+
+private:
+    bio::file_source file_;
+    std::string_view rest_ = end_frame;
+};
 
 void add_path(const std::string& path, const json::Place& place, std::vector<std::string>& out) {
     if (path.find_first_of("*?[") != std::string::npos && !fs::exists(path)) {
@@ -67,6 +91,8 @@ std::string without_compression(const std::string& path) {
     return path;
 }
 
+bool is_blank(const std::string& line) { return line.find_first_not_of(" \t") == std::string::npos; }
+
 TextRecord text_of_record(const std::string& line) {
     boost::system::error_code error;
     const json::value v = boost::json::parse(line, error);
@@ -97,23 +123,50 @@ bool LineReader::open_next() {
     const std::string& path = paths_[file_++];
     number_ = 0;
     auto in = std::make_unique<bio::filtering_istream>();
-    if (path.ends_with(".gz")) in->push(bio::gzip_decompressor(bio::gzip::default_window_bits, 1 << 18));
-    if (path.ends_with(".xz")) in->push(bio::lzma_decompressor(1 << 18));
-    if (path.ends_with(".zst")) in->push(bio::zstd_decompressor(1 << 18));
+    if (path.ends_with(".gz")) in->push(bio::gzip_decompressor(bio::gzip::default_window_bits, buffer_bytes));
+    if (path.ends_with(".xz")) in->push(bio::lzma_decompressor(buffer_bytes));
+    if (path.ends_with(".zst")) in->push(bio::zstd_decompressor(buffer_bytes));
     std::ifstream file(path, std::ios::binary);
     if (!file) fail_usage("cannot read ", path);
-    in->push(bio::file_source(path, std::ios::binary), 1 << 18);
+    if (path.ends_with(".zst")) in->push(FileWithEndFrame(path), buffer_bytes);
+    else in->push(bio::file_source(path, std::ios::binary), buffer_bytes);
     in->exceptions(std::ios::badbit);
     in_ = std::move(in);
+    buffer_.resize(buffer_bytes);
+    at_ = have_ = 0;
     return true;
+}
+
+/// Appends up to the end of the line; false at the end of the file with nothing read.
+bool LineReader::read_line(std::string& line) {
+    line.clear();
+    for (bool any = false;; any = true) {
+        if (at_ == have_) {
+            in_->read(buffer_.data(), static_cast<std::streamsize>(buffer_.size()));
+            have_ = static_cast<std::size_t>(in_->gcount());
+            at_ = 0;
+            if (have_ == 0 && path().ends_with(".zst")) {
+                if (!line.ends_with(std::string(end_zeros, '\0'))) throw std::ios_base::failure("truncated");
+                line.resize(line.size() - end_zeros);
+                return !line.empty();
+            }
+            if (have_ == 0) return any;
+        }
+        const char* begin = buffer_.data() + at_;
+        const auto* newline = static_cast<const char*>(std::memchr(begin, '\n', have_ - at_));
+        const std::size_t size = newline ? static_cast<std::size_t>(newline - begin) : have_ - at_;
+        if (line.size() + size > longest_line) fail_usage(path(), ":", number_ + 1, ": a line longer than 64 MiB");
+        line.append(begin, size);
+        at_ += size + (newline ? 1 : 0);
+        if (newline) return true;
+    }
 }
 
 bool LineReader::next(std::string& line) {
     while (in_ || open_next()) {
         try {
-            if (std::getline(*in_, line)) {
+            if (read_line(line)) {
                 ++number_;
-                if (line.size() > longest_line) fail_usage(path(), ":", number_, ": a line longer than 64 MiB");
                 if (line.ends_with('\r')) line.pop_back();
                 if (number_ == 1 && line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);
                 return true;

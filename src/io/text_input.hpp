@@ -18,6 +18,12 @@ std::vector<std::string> expand_paths(const json::value& what, const json::Place
 /// The name without a compression ending: "a.jsonl" of "a.jsonl.xz".
 std::string without_compression(const std::string& path);
 
+/// Nothing but blanks and tabs.
+bool is_blank(const std::string& line);
+
+/// Lines and paragraphs are held in memory whole, so they have a limit.
+inline constexpr std::size_t longest_line = 64 << 20;
+
 /// One line of JSONL: `text`, `content`, or `words` (pieces that follow each other).
 struct TextRecord {
     std::string text;
@@ -40,10 +46,13 @@ public:
 
 private:
     bool open_next();
+    bool read_line(std::string& line);
     std::vector<std::string> paths_;
     std::size_t file_ = 0;
     std::int64_t number_ = 0;
     std::unique_ptr<std::istream> in_;
+    std::vector<char> buffer_;
+    std::size_t at_ = 0, have_ = 0;  ///< of the buffer
 };
 
 }  // namespace rf

@@ -140,6 +140,7 @@ void Residual::backward(const StepContext& step, const ParamView& weights, const
                                     .dx = dx,
                                     .df = df,
                                     .d_alpha = rezero_ ? grads[scale_] : Tensor{},
+                                    .scratch = rezero_ ? step.arena.tensor({dy.shape[0]}, Dtype::f32) : Tensor{},
                                     .alpha = rezero_ ? Scalar(weights[scale_]) : step.alpha,
                                     .normalise = !rezero_,
                                     .dropout = step.dropout(dropout_, dropout_number_),
@@ -208,6 +209,8 @@ void Encoder::backward(const StepContext& step, const ParamView& weights, const 
                                     .df = dy,
                                     .dropout = step.dropout(dropout_, embedding_dropout),
                                     .origin = step.batch.origin});
+    const bool gpu = step.stream.device() == Device::cuda;
+    const Tensor scratch = gpu ? step.arena.tensor({embedding_scratch_rows(dy.shape[0], grads[segment_].shape[0]), dy.shape[1]}, Dtype::f32) : Tensor{};
     // Every tensor rank has the whole dy; the segment table is held whole by each and gets the same gradient on all.
     embedding_backward(step.stream, {.ids = step.batch.ids,
                                      .segments = step.batch.segments,
@@ -216,7 +219,8 @@ void Encoder::backward(const StepContext& step, const ParamView& weights, const 
                                      .dy = dy,
                                      .d_word = grads[word_],
                                      .d_segment = grads[segment_],
-                                     .first_id = first_id_});
+                                     .first_id = first_id_,
+                                     .scratch = scratch});
 }
 
 }  // namespace rf

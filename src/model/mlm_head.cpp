@@ -45,6 +45,7 @@ void MlmHead::run(const StepContext& step, const ParamView& weights, const Param
         join_softmax_stats(step.stream, {.parts = parts, .whole = whole});
         cross_entropy_sums(step.stream, {.whole_stats = whole, .targets = targets, .sums = sums});
         if (!grads) continue;
+        const Timed backward(step.backward, step.stream);
         const Tensor d_logits = x.dtype == sum_type ? logits : step.arena.tensor({n, v}, x.dtype);
         cross_entropy_backward(step.stream, {.logits = logits, .targets = targets, .whole_stats = whole, .d_logits = d_logits,
                                              .factor = factor, .first_id = first_id_});
@@ -52,6 +53,7 @@ void MlmHead::run(const StepContext& step, const ParamView& weights, const Param
         gemm(step.stream, {.a = d_logits, .trans_a = true, .b = h.rows(begin, end), .c = (*grads)[word_], .beta = 1});
     }
     if (!grads) return;
+    const Timed backward(step.backward, step.stream);
     step.tensor.all_reduce(step.stream, dh, ReduceOp::sum);  // each rank saw v of the V logits
     gather_backward(step.stream, {.dy = dh, .rows = what.rows, .dx = dx, .dropout = drop, .origin = step.batch.origin});
 }

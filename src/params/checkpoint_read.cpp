@@ -60,6 +60,25 @@ void collect(hid_t group, const std::string& prefix, std::vector<std::pair<std::
     }
 }
 
+/// Files that the index shows tensors of. HDF5 reads zeros where one of them is missing.
+std::vector<std::string> files_of(const fs::path& checkpoint) {
+    std::vector<std::string> files;
+    const auto hold = h5::lock();
+    const h5::File file = open_index(checkpoint);
+    for (const auto& [name, shape] : list_checkpoint(checkpoint)) {
+        const h5::Dataset set(h5::check(H5Dopen2(file, name.c_str(), H5P_DEFAULT), name));
+        const h5::PropertyList create(h5::check(H5Dget_create_plist(set), name));
+        size_t count = 0;
+        h5::check(H5Pget_virtual_count(create, &count), name);
+        for (size_t i = 0; i < count; ++i) {
+            std::string source(static_cast<std::size_t>(h5::check(H5Pget_virtual_filename(create, i, nullptr, 0), name)), '\0');
+            h5::check(H5Pget_virtual_filename(create, i, source.data(), source.size() + 1), name);
+            files.push_back(std::move(source));
+        }
+    }
+    return files;
+}
+
 }  // namespace
 
 std::string find_checkpoint_damage(const fs::path& checkpoint, int part, int parts) {
@@ -77,6 +96,10 @@ std::string find_checkpoint_damage(const fs::path& checkpoint, int part, int par
         if (static_cast<int>(i % static_cast<std::size_t>(parts)) != part) continue;
         if (std::string damage = find_damage(files[i]); !damage.empty()) return damage;
     }
+    // The index, found whole, says which files there must be.
+    if (part == 0)
+        for (const std::string& name : files_of(checkpoint))
+            if (!fs::exists(checkpoint / name)) return (checkpoint / name).string() + ": missing";
     return {};
 }
 

@@ -6,7 +6,7 @@ namespace rf {
 
 namespace {
 constexpr std::int64_t segment_length = 4096;
-constexpr std::int64_t entry_alignment = 32;  // 128 bytes of f32
+constexpr std::int64_t entry_alignment = 64;  // 128 bytes of bf16, the narrowest dtype of a flat buffer
 std::int64_t round_up(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit * unit; }
 }  // namespace
 

@@ -83,7 +83,8 @@ StepContext MlmModel::context(const DeviceBatch& batch, const Scalar& alpha, boo
             .rotary_table = rotary_table_,
             .alpha = config_.residual_mode == "alpha" ? alpha : Scalar(1),
             .training = training,
-            .seed = options_.seed};
+            .seed = options_.seed,
+            .backward = &backward_};
 }
 
 void MlmModel::run(const DeviceBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums) {
@@ -93,6 +94,7 @@ void MlmModel::run(const DeviceBatch& batch, const Scalar& alpha, const Scalar& 
     const Tensor x = encoder_.forward(step, weights, saved);
     const Tensor dx = arena_.tensor_like(x);
     head_.forward_backward(step, weights, grads, x, batch.targets(), factor, dx, sums);
+    const Timed backward(step.backward, stream_);
     encoder_.backward(step, weights, grads, dx, saved);
 }
 
@@ -118,7 +120,7 @@ void MlmModel::forward_backward(const PackedBatch& batch, const Scalar& alpha, c
     if (!captured) {
         reset_arena();
         const auto work = [&] { run(bucket.batch, alpha, factor, gradient, sums); };
-        if (!bucket.ran || !options_.graphs) {
+        if (!bucket.ran || !options_.graphs || backward_.waits) {
             bucket.ran = true;
             return work();
         }

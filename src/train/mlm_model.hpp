@@ -45,6 +45,8 @@ public:
     Stream& stream() { return stream_; }
     Arena& arena() { return arena_; }
     Staging& staging() { return staging_; }
+    /// Time of gradients, over all steps; see Stopwatch.
+    Stopwatch& backward_time() { return backward_; }
 
     /// Forward and backward of one packed batch: the gradient of factor * sum(loss) is added to `gradient` (flat), and
     /// { loss, correct } to `sums` [2] f64. In stream order; alpha and factor are read when the work runs.
@@ -83,6 +85,7 @@ private:
     Buffer rotary_, sums_;
     Tensor rotary_table_;
     DeviceBatch batch_;
+    Stopwatch backward_;
     std::map<BatchSizes, Bucket> buckets_;
 };
 

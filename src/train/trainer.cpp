@@ -85,9 +85,13 @@ void MlmTrainer::launch(const std::vector<PackedBatch>& batches, std::int64_t up
 
     const Tensor all = all_sums_.tensor({lanes_, 2}, Dtype::f64), one = lane_sums_.tensor({2}, Dtype::f64);
     fill_zero(stream, all);
+    model_.backward_time().seconds = 0;
+    double lanes_time = 0;
     gradients_.accumulate(stream, [&](int index, const Tensor& gradient) {
         fill_zero(stream, one);
+        const double begin_lane = phase_end();
         model_.forward_backward(batches[static_cast<std::size_t>(index - first_lane())], scalars.part(scalar_alpha, {1}), scalars.part(scalar_factor, {1}), gradient, one);
+        lanes_time += phase_end() - begin_lane;
         copy(stream, one, all.part(index * 2, {2}));
     });
     const double computed = phase_end();
@@ -101,7 +105,12 @@ void MlmTrainer::launch(const std::vector<PackedBatch>& batches, std::int64_t up
     copy(stream, all, result.tensor({lanes_, 2}, Dtype::f64));
     copy(stream, optimizer_.control(), result.tensor({control_slots}, Dtype::f64, lanes_ * 2 * 8));
     done_[pending.slot].record(stream);
-    times_ = {computed - begin, reduced - computed + (phase_end() - optimized), optimized - reduced};
+    const double backward = model_.backward_time().seconds;
+    times_ = {.forward = lanes_time - backward,
+              .backward = backward,
+              .lane_sums = computed - begin - lanes_time,
+              .communicate = reduced - computed + (phase_end() - optimized),
+              .optimize = optimized - reduced};
 }
 
 UpdateStats MlmTrainer::wait() {

@@ -43,13 +43,17 @@ public:
     /// launch and wait.
     UpdateStats update(const std::vector<PackedBatch>& batches, std::int64_t update, double lr, double alpha);
 
-    /// Seconds of the last update spent in: forward and backward, communication of gradients and weights, optimizer.
-    /// On a GPU only when `measure_phases` is set: it waits for the device after each.
+    /// Seconds of the last update, which they add up to. On a GPU only when `measure_phases` is set: it then waits for the
+    /// device after each (and captures nothing).
     struct Times {
-        double compute = 0, communicate = 0, optimize = 0;
+        double forward = 0;      ///< all lanes: embedding to loss
+        double backward = 0;     ///< all lanes
+        double lane_sums = 0;    ///< clearing gradients and adding this rank's lanes
+        double communicate = 0;  ///< gradients and weights
+        double optimize = 0;
     };
     const Times& times() const { return times_; }
-    void measure_phases(bool on) { measure_ = on; }
+    void measure_phases(bool on) { model_.backward_time().waits = measure_ = on; }
     std::int64_t gradient_bytes() const { return gradients_.bytes(); }
 
 private:

@@ -238,9 +238,9 @@ std::string describe(const Problem& p) {
 std::uint64_t bytes_of(const Layout& l) { return (static_cast<std::uint64_t>(l.ld) * (l.columns - 1) + l.rows) * size_of(l.type); }
 
 void require_memory(const Problem& p, const char* name, const void* at, std::uint64_t bytes, std::uint64_t alignment) {
+    if (!is_device_range(at, bytes)) report(std::string(name) + " is not inside one allocation of device memory " + describe(p));
     if (reinterpret_cast<std::uintptr_t>(at) % alignment != 0)
         report(std::string(name) + " is not aligned to the " + std::to_string(alignment) + " bytes that the algorithm was chosen for " + describe(p));
-    if (!is_device_range(at, bytes)) report(std::string(name) + " is not inside one allocation of device memory " + describe(p));
 }
 
 bool overlap(const void* a, std::uint64_t a_bytes, const void* b, std::uint64_t b_bytes) {

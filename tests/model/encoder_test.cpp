@@ -1,5 +1,7 @@
 #include "model/encoder.hpp"
 
+#include "core/cpu.hpp"
+#include "optim/optimizer.hpp"
 #include "tests/model/tiny_model.hpp"
 
 #include <boost/test/unit_test.hpp>
@@ -37,8 +39,11 @@ double norm_of(const TinyModel& model, const std::string& name, std::int64_t sli
     return 0;
 }
 
-/// Largest relative difference between the gradient and central differences, over all parameters.
+/// Largest relative difference between the gradient and central differences, over all parameters. On one thread: starting
+/// more takes longer than the work of so small a model.
 double worst_difference(TinyModel& model, const Batch& batch, double alpha, bool training) {
+    const int threads = thread_count();
+    set_thread_count(1);
     model.gradient(batch, alpha, training);
     const std::vector<double> exact = model.copy(model.grads());
     double* w = model.weights().as<double>();
@@ -59,28 +64,8 @@ double worst_difference(TinyModel& model, const Batch& batch, double alpha, bool
             worst = std::max(worst, std::abs(numeric - exact[static_cast<std::size_t>(i)]) / scale);
         }
     }
+    set_thread_count(threads);
     return worst;
-}
-
-Batch packed_batch(std::int64_t vocab) {
-    Batch batch;
-    for (const int length : {1, 2, 7, 64}) {
-        std::vector<std::int32_t> ids, wanted;
-        for (int t = 0; t < length; ++t) {
-            ids.push_back(static_cast<std::int32_t>((7 * t + 3 * length + 1) % vocab));
-            wanted.push_back(t % 3 == 0 ? static_cast<std::int32_t>(1 + (5 * t + length) % (vocab - 1)) : 0);
-        }
-        batch.add(ids, wanted);
-    }
-    return batch;
-}
-
-void randomise(TinyModel& model) {
-    double* w = model.weights().as<double>();
-    for (std::int64_t i = 0; i < model.layout.size(); ++i) {
-        const PhiloxCounter bits = philox({static_cast<std::uint32_t>(i), 0, 0, 0}, {3, 4});
-        w[i] = (uniform(bits[0]) + uniform(bits[1]) - 1) * 0.8;
-    }
 }
 
 }  // namespace
@@ -158,6 +143,8 @@ BOOST_AUTO_TEST_CASE(reference_model_gives_the_published_gradient_norms) {
     for (const double g : model.copy(model.grads())) total += g * g;
     close(std::sqrt(total), 4.3915617);
     close(model.grads().as<double>()[0], 0.0531360);
+    for (const ParamEntry& entry : model.layout.entries())
+        if (entry.spec.name == "layer_0/attention/qkv") close(model.grads().as<double>()[entry.offset], -0.0786715);
     model.gradient(reference_batch(), 0.25);
     total = 0;
     for (const double g : model.copy(model.grads())) total += g * g;
@@ -181,19 +168,66 @@ BOOST_AUTO_TEST_CASE(gradients_agree_with_central_differences) {
 }
 
 BOOST_AUTO_TEST_CASE(packed_sequences_equal_one_at_a_time) {
-    TinyModel model(tiny_config());
-    randomise(model);
-    model.loss(packed_batch(12), 1);
-    const std::vector<double> together = model.outputs.back();
-    std::size_t at = 0;
-    const Batch all = packed_batch(12);
-    for (std::size_t s = 0; s + 1 < all.cu_seqlens.size(); ++s) {
-        Batch one;
-        const std::vector<std::int32_t> ids(all.ids.begin() + all.cu_seqlens[s], all.ids.begin() + all.cu_seqlens[s + 1]);
-        one.add(ids, std::vector<std::int32_t>(ids.size(), 0));
-        model.loss(one, 1);
-        for (const double x : model.outputs.back()) BOOST_TEST(std::abs(x - together[at++]) < 1e-13);
+    for (const bool training : {false, true}) {  // dropout goes with the sample, not with its place in the batch
+        TinyModel model(tiny_config());
+        randomise(model);
+        const Batch all = packed_batch(12);
+        model.loss(all, 1, training);
+        const std::vector<double> together = model.outputs.back();
+        std::size_t at = 0;
+        for (std::size_t s = 0; s + 1 < all.cu_seqlens.size(); ++s) {
+            Batch one;
+            const std::vector<std::int32_t> ids(all.ids.begin() + all.cu_seqlens[s], all.ids.begin() + all.cu_seqlens[s + 1]);
+            one.add(ids, std::vector<std::int32_t>(ids.size(), 0));
+            one.sample = {all.sample[s]};
+            one.token_sample.assign(ids.size(), all.sample[s]);
+            model.loss(one, 1, training);
+            for (const double x : model.outputs.back()) BOOST_TEST(std::abs(x - together[at++]) < 1e-13);
+        }
     }
+}
+
+BOOST_AUTO_TEST_CASE(gradients_of_packed_sequences_are_the_sums_of_theirs) {
+    for (const char* mode : {"alpha", "rezero"}) {
+        ModelConfig config = tiny_config();
+        config.residual_mode = mode;
+        TinyModel model(config);
+        randomise(model);
+        const Batch all = packed_batch(12);
+        model.gradient(all, 0.25, true);
+        const std::vector<double> together = model.copy(model.grads());
+        std::vector<double> sum(together.size(), 0);
+        for (std::size_t s = 0; s + 1 < all.cu_seqlens.size(); ++s) {
+            const std::int32_t begin = all.cu_seqlens[s], end = all.cu_seqlens[s + 1];
+            std::vector<std::int32_t> wanted(static_cast<std::size_t>(end - begin), 0);
+            for (std::size_t i = 0; i < all.rows.size(); ++i)
+                if (all.rows[i] >= begin && all.rows[i] < end) wanted[static_cast<std::size_t>(all.rows[i] - begin)] = all.targets[i];
+            Batch one;
+            one.add({all.ids.begin() + begin, all.ids.begin() + end}, wanted);
+            one.sample = {all.sample[s]};
+            one.token_sample.assign(wanted.size(), all.sample[s]);
+            model.gradient(one, 0.25, true);
+            // Each is a mean over its own targets (with 1e-7 in the denominator), the whole one over all.
+            const double share = (static_cast<double>(one.rows.size()) + 1e-7) / (static_cast<double>(all.rows.size()) + 1e-7);
+            const std::vector<double> part = model.copy(model.grads());
+            for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += share * part[i];
+        }
+        for (std::size_t i = 0; i < sum.size(); ++i) BOOST_TEST(std::abs(sum[i] - together[i]) < 1e-13);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(one_lamb_step_gives_the_published_loss) {
+    TinyModel model(tiny_config());
+    fill_by_formula(model);
+    model.gradient(reference_batch(), 1);
+    ParallelGrid grid(*model.comm, 1);
+    const ParamState state(model.layout, grid, Dtype::f64, true);
+    std::copy_n(model.weights().as<double>(), model.layout.size(), state.master().as<double>());
+    std::vector<double> gradient = model.copy(model.grads());
+    gradient.resize(static_cast<std::size_t>(state.shard_size()));
+    Optimizer(OptimizerConfig{}, state, grid).step(model.stream, view(gradient.data(), {state.shard_size()}), 1, 1.76e-3);
+    std::copy_n(state.master().as<double>(), model.layout.size(), model.weights().as<double>());
+    BOOST_TEST(std::abs(model.loss(reference_batch(), 1) - 2.04010545448) < 5e-11);
 }
 
 BOOST_AUTO_TEST_CASE(released_sizes_have_the_published_parameter_counts) {

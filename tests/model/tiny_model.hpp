@@ -36,8 +36,9 @@ inline ConstTensor list(const std::vector<std::int32_t>& v) {
 
 class TinyModel {
 public:
-    explicit TinyModel(const ModelConfig& config, Dtype dtype = Dtype::f64)
-        : config(config), comm(make_self_communicator()), encoder(this->config, layout), head(this->config, encoder), dtype(dtype) {
+    /// `tensor`: the group that splits the model; alone by default.
+    explicit TinyModel(const ModelConfig& config, Dtype dtype = Dtype::f64, std::unique_ptr<Communicator> tensor = make_self_communicator())
+        : config(config), comm(std::move(tensor)), layout(comm->rank(), comm->size()), encoder(this->config, layout), head(this->config, encoder), dtype(dtype) {
         const std::int64_t n = layout.size();
         weights_ = Buffer(n * size_of(dtype));
         grads_ = Buffer(n * size_of(accumulator_of(dtype)));
@@ -112,6 +113,29 @@ inline ModelConfig tiny_config() {
     config.intermediate_size = 16;
     config.num_hidden_layers = 2;
     return config;
+}
+
+/// Lengths 1, 2, 7 and 64, with a third of the positions predicted.
+inline Batch packed_batch(std::int64_t vocab) {
+    Batch batch;
+    for (const int length : {1, 2, 7, 64}) {
+        std::vector<std::int32_t> ids, wanted;
+        for (int t = 0; t < length; ++t) {
+            ids.push_back(static_cast<std::int32_t>((7 * t + 3 * length + 1) % vocab));
+            wanted.push_back(t % 3 == 0 ? static_cast<std::int32_t>(1 + (5 * t + length) % (vocab - 1)) : 0);
+        }
+        batch.add(ids, wanted);
+    }
+    return batch;
+}
+
+/// Weights of a size that lets every part of the model matter, for a model that is not split.
+inline void randomise(TinyModel& model) {
+    double* w = model.weights().as<double>();
+    for (std::int64_t i = 0; i < model.layout.size(); ++i) {
+        const PhiloxCounter bits = philox({static_cast<std::uint32_t>(i), 0, 0, 0}, {3, 4});
+        w[i] = (uniform(bits[0]) + uniform(bits[1]) - 1) * 0.8;
+    }
 }
 
 /// The formula weights of the reference model: tensor t in the order word, segment, then per layer q, k, v, o, W1, W2, all

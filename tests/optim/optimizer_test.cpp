@@ -1,8 +1,5 @@
 #include "optim/optimizer.hpp"
 
-#include "optim/lane_tree.hpp"
-#include "optim/schedule.hpp"
-
 #include <boost/test/unit_test.hpp>
 
 #include <cmath>
@@ -55,13 +52,6 @@ BOOST_AUTO_TEST_CASE(a_zero_gradient_decays_by_the_whole_rate_unless_skipped) {
     }
 }
 
-BOOST_AUTO_TEST_CASE(schedule_has_the_published_multipliers) {
-    const Schedule s(boost::json::parse("[[0,0],[32000,1],[320000,0.5],[1280000,0.1],[2560000,0.01]]"), {"test", ""});
-    const std::pair<std::int64_t, double> points[] = {{0, 0}, {16000, .5}, {32000, 1}, {176000, .75}, {320000, .5}, {800000, .3}, {1280000, .1},
-                                                      {1920000, .055}, {2560000, .01}, {8000000, .01}};
-    for (const auto& [update, value] : points) BOOST_TEST(std::abs(s.at(update) - value) < 1e-12);
-}
-
 BOOST_AUTO_TEST_CASE(a_gradient_that_is_not_finite_is_named_and_not_applied) {
     Pair p;
     const ParamState state(p.layout, p.grid, Dtype::f32, true);
@@ -74,9 +64,77 @@ BOOST_AUTO_TEST_CASE(a_gradient_that_is_not_finite_is_named_and_not_applied) {
     BOOST_TEST(state.master().as<float>()[0] == 0);
 }
 
-BOOST_AUTO_TEST_CASE(subtrees_cover_any_run_of_lanes) {
-    BOOST_TEST((cover(8, 0, 4) == std::vector<LaneNode>{{0, 4}}));
-    BOOST_TEST((cover(6, 2, 4) == std::vector<LaneNode>{{2, 4}}));
-    BOOST_TEST((cover(6, 3, 6) == std::vector<LaneNode>{{3, 4}, {4, 6}}));
-    BOOST_TEST(cover(5, 0, 5).size() == 1);
+BOOST_AUTO_TEST_CASE(adamw_takes_the_steps_of_its_formula) {
+    Pair p;
+    const ParamState state(p.layout, p.grid, Dtype::f64, true);
+    Optimizer optimizer({.name = "adamw", .lr = 0.01}, state, p.grid);
+    double* w = state.master().as<double>();
+    w[0] = 3, w[1] = 4;
+    std::vector<double> gradient(static_cast<std::size_t>(state.shard_size()), 0);
+    Stream stream;
+    // A constant gradient keeps both corrected moments at g and g^2: every step is lr (g / (|g| + epsilon) + decay w).
+    double expected[] = {3, 4};
+    gradient[0] = .1, gradient[1] = -.2;
+    for (int t = 1; t <= 3; ++t) {
+        optimizer.step(stream, view(gradient.data(), {state.shard_size()}), t, 0.01);
+        for (int i = 0; i < 2; ++i) {
+            const double g = gradient[static_cast<std::size_t>(i)];
+            expected[i] -= 0.01 * (g / (std::abs(g) + 1e-6) + 0.01 * expected[i]);
+            BOOST_TEST(std::abs(w[i] - expected[i]) < 1e-14);  // 1 - 0.999^t carries about 1e-13 of itself, times lr / 2
+        }
+    }
+    // A second gradient, by hand: m = 0.9 m + 0.1 g, v = 0.999 v + 0.001 g^2 from the sums of the first three.
+    gradient[0] = -.3;
+    optimizer.step(stream, view(gradient.data(), {state.shard_size()}), 4, 0.01);
+    const double m = (1 - std::pow(0.9, 3)) * .1 * 0.9 + 0.1 * -.3, v = (1 - std::pow(0.999, 3)) * .01 * 0.999 + 0.001 * .09;
+    const double u = m / (1 - std::pow(0.9, 4)) / (std::sqrt(v / (1 - std::pow(0.999, 4))) + 1e-6);
+    BOOST_TEST(std::abs(w[0] - (expected[0] - 0.01 * (u + 0.01 * expected[0]))) < 1e-14);
+}
+
+BOOST_AUTO_TEST_CASE(a_trust_ratio_belongs_to_one_tensor) {
+    ParamLayout layout;
+    layout.add({.name = "qk", .shape = {2, 2}, .tensors = 2});
+    layout.add({.name = "p", .shape = {2}});
+    const auto self = make_self_communicator();
+    ParallelGrid grid(*self, 1);
+    const ParamState state(layout, grid, Dtype::f64, true);
+    Optimizer optimizer({}, state, grid);
+    double* w = state.master().as<double>();
+    std::vector<double> gradient(static_cast<std::size_t>(state.shard_size()), 0);
+    // Three times the published pair, each scaled by its own power of two: the ratio undoes the scale of the weights.
+    const std::int64_t at[] = {0, 2, layout.entries()[1].offset};
+    for (int i = 0; i < 3; ++i) {
+        const double scale = std::ldexp(1.0, i);
+        w[at[i]] = 3 * scale, w[at[i] + 1] = 4 * scale;
+        gradient[static_cast<std::size_t>(at[i])] = .1, gradient[static_cast<std::size_t>(at[i]) + 1] = -.2;
+    }
+    Stream stream;
+    optimizer.step(stream, view(gradient.data(), {state.shard_size()}), 1, 0.01);
+    BOOST_TEST(std::abs(w[0] - 2.964257601) < 5e-10);
+    for (int i = 1; i < 3; ++i) {
+        // u = m / (sqrt(v) + 1e-6) + 0.01 w with m = 0.1 g and sqrt(v) = sqrt(0.001) |g|
+        const double scale = std::ldexp(1.0, i), root = std::sqrt(0.001);
+        const double u[] = {.01 / (root * .1 + 1e-6) + .03 * scale, -.02 / (root * .2 + 1e-6) + .04 * scale};
+        const double rate = 0.01 * 5 * scale / std::hypot(u[0], u[1]);
+        BOOST_TEST(std::abs(w[at[i]] - (3 * scale - rate * u[0])) < 1e-12);
+        BOOST_TEST(std::abs(w[at[i] + 1] - (4 * scale - rate * u[1])) < 1e-12);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(clipping_scales_the_gradient_to_the_norm) {
+    double moments[2];
+    for (const double factor : {1.0, 10.0}) {
+        Pair p;
+        const ParamState state(p.layout, p.grid, Dtype::f64, true);
+        Optimizer optimizer({.max_gradient_norm = 5}, state, p.grid);
+        state.master().as<double>()[0] = 1;
+        std::vector<double> gradient(static_cast<std::size_t>(state.shard_size()), 0);
+        gradient[0] = 3 * factor, gradient[1] = 4 * factor;
+        Stream stream;
+        const auto result = optimizer.step(stream, view(gradient.data(), {state.shard_size()}), 1, 0.01);
+        BOOST_TEST(std::abs(result.gradient_norm - 5 * factor) < 1e-13);  // reported as it was
+        moments[factor > 1] = state.m().as<double>()[0];
+    }
+    BOOST_TEST(std::abs(moments[0] - 0.3) < 1e-15);
+    BOOST_TEST(std::abs(moments[1] - 0.3) < 1e-15);
 }

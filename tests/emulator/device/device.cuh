@@ -69,7 +69,7 @@ inline T shuffle(T value, int from_lane, Where where = Where::current()) {
     std::memcpy(&result, emulator::exchange(&value, sizeof value, where) + (from_lane & 31) * emulator::slot_bytes, sizeof value);
     return result;
 }
-template <class T> inline T shuffle_xor(T value, int mask, Where where = Where::current()) { return shuffle(value, lane() ^ mask, where); }
+template <class T> inline T shuffle_xor(T value, int mask, Where where = Where::current()) { return device::shuffle(value, lane() ^ mask, where); }
 
 template <class T>
 inline T load(const T* p, Where where = Where::current()) {

@@ -1,0 +1,120 @@
+"""Alternates `roformer bench` and peer_torch.py and compares medians. run.sh starts it in its own Python environment."""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+
+import h5py
+
+HERE = pathlib.Path(__file__).resolve().parent
+SOURCE = HERE.parents[2]
+
+
+def has_bf16():
+    """The processor multiplies bf16 itself."""
+    flags = pathlib.Path("/proc/cpuinfo").read_text().split()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def run_ours(a, dtype):
+    output = a.folder / "bench.h5"
+    settings = {"model": a.model, "batch.sequences": a.sequences, "batch.max_length": a.length, "parallel.threads": a.threads, "steps": a.steps,
+                "dtype": dtype, "output": output}
+    command = [a.roformer, "bench", *(word for key, value in settings.items() for word in ("--set", f"{key}={value}"))]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, command))}: exit code {done.returncode}\n{done.stdout}")
+    with h5py.File(output) as file:
+        column = lambda name: float(file[f"bench/{name}"][0])
+        return {"seconds": column("seconds_per_step"), "processor_seconds": column("processor_seconds_per_step"), "backward": column("seconds_backward"), "update": column("seconds_optimizer"),
+                "tokens_per_second": column("tokens_per_second"), "processor": file.attrs["processor"]}
+
+
+def run_peer(a, dtype, mode):
+    """None where the variant does not run (no compiler, say)."""
+    command = [sys.executable, HERE / "peer_torch.py", "--model", a.model, "--sequences", a.sequences, "--length", a.length, "--threads", a.threads,
+               "--steps", a.steps, "--dtype", dtype, "--mode", mode]
+    # Big blocks stay with the process instead of going back to the kernel page by page: worth some per cent to PyTorch.
+    own = {"OMP_NUM_THREADS": str(a.threads), "MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
+           "MALLOC_TOP_PAD_": str(64 << 20), "TORCHINDUCTOR_CACHE_DIR": str(a.folder / "compiled")}
+    try:
+        done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=a.patience,
+                              env={**os.environ, **own})
+    except subprocess.TimeoutExpired:
+        print(f"PyTorch {dtype} {mode}: not done after {a.patience} s, left out", flush=True)
+        return None
+    if done.returncode:
+        print(f"PyTorch {dtype} {mode}: exit code {done.returncode}, left out: {done.stderr.strip().splitlines()[-1:]}", flush=True)
+        return None
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="run.sh FOLDER")
+    parser.add_argument("--folder", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=7, help="measured updates a process")
+    parser.add_argument("--model", type=pathlib.Path, default=SOURCE / "inputs/model/small.json")
+    parser.add_argument("--sequences", type=int, default=8)
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--patience", type=int, default=600, help="seconds for one process of the peer")
+    parser.add_argument("--modes", nargs="+", default=["eager", "compile"], choices=["eager", "compile"])
+    parser.add_argument("--roformer", type=pathlib.Path, default=SOURCE / "build/cpu-release/roformer")
+    a = parser.parse_args()
+    if not a.roformer.exists():
+        sys.exit(f"{a.roformer} is missing: cmake --preset cpu-release && cmake --build --preset cpu-release")
+    dtypes = ["f32", "bf16"] if has_bf16() else ["f32"]
+
+    # One process of each variant first; the rounds are between the fastest of both sides.
+    trial = {(dtype, mode): result for dtype in dtypes for mode in a.modes if (result := run_peer(a, dtype, mode))}
+    if not trial:
+        sys.exit("no variant of the peer ran")
+    for (dtype, mode), result in trial.items():
+        print(f"trial: PyTorch {dtype} {mode}: {result['tokens_per_second']:.0f} tokens/s", flush=True)
+    dtype, mode = min(trial, key=lambda key: trial[key]["seconds"])
+    ours_dtype = "bf16" if "bf16" in dtypes else "f32"
+    ours, peer = [], []
+    for number in range(1, a.rounds + 1):
+        ours.append(run_ours(a, ours_dtype))
+        result = run_peer(a, dtype, mode)
+        if not result:
+            sys.exit("the peer ran in its trial and failed in a round")
+        peer.append(result)
+        print(f"round {number}: roformer {ours[-1]['tokens_per_second']:.0f}, PyTorch {peer[-1]['tokens_per_second']:.0f} tokens/s, "
+              f"ratio {peer[-1]['seconds'] / ours[-1]['seconds']:.2f} of wall, "
+              f"{peer[-1]['processor_seconds'] / ours[-1]['processor_seconds']:.2f} of processor time", flush=True)
+
+    middle = lambda rows, key: statistics.median(row[key] for row in rows)
+    ratios = [p["seconds"] / o["seconds"] for o, p in zip(ours, peer)]
+    processor_ratios = [p["processor_seconds"] / o["processor_seconds"] for o, p in zip(ours, peer)]
+    print(f"\n{ours[0]['processor']}; {a.threads} threads; {a.model.stem}, {a.sequences} x {a.length}, dropout on, LAMB; "
+          f"medians of {a.rounds} rounds of {a.steps} updates\n")
+    print("| program | dtype | update s | forward | backward | optimizer | tokens/s | ratio | processor s | ratio |\n"
+          "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    names = (f"roformer | {ours_dtype}", f"PyTorch {peer[0]['version']} {mode} | {dtype}")
+    for name, rows, ratio, processor_ratio in zip(names, (ours, peer), (statistics.median(ratios), 1), (statistics.median(processor_ratios), 1)):
+        whole, backward, update = (middle(rows, key) for key in ("seconds", "backward", "update"))
+        print(f"| {name} | {whole:.3f} | {whole - backward - update:.3f} | {backward:.3f} | {update:.3f} | {middle(rows, 'tokens_per_second'):.0f} | {ratio:.2f} | "
+              f"{middle(rows, 'processor_seconds'):.3f} | {processor_ratio:.2f} |")
+    for what, values in (("wall", ratios), ("processor time", processor_ratios)):
+        print(f"{what}, ratios of the rounds: {' '.join(f'{r:.2f}' for r in values)}")
+    with h5py.File(a.folder / "peers.h5", "w") as file:
+        table = file.create_group("peers")
+        file.attrs.update({"processor": ours[0]["processor"], "model": a.model.stem, "peer": f"PyTorch {peer[0]['version']} {mode}",
+                           "dtype": ours_dtype, "peer_dtype": dtype})
+        columns = {"round": (list(range(1, a.rounds + 1)), "1"), "threads": ([a.threads] * a.rounds, "1"),
+                   "sequences": ([a.sequences] * a.rounds, "1"), "length": ([a.length] * a.rounds, "tokens"),
+                   "seconds": ([o["seconds"] for o in ours], "s"), "peer_seconds": ([p["seconds"] for p in peer], "s"), "ratio": (ratios, "1"),
+                   "processor_seconds": ([o["processor_seconds"] for o in ours], "s"),
+                   "peer_processor_seconds": ([p["processor_seconds"] for p in peer], "s")}
+        for name, (values, units) in columns.items():
+            table.create_dataset(name, data=values).attrs["units"] = units
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+#pragma once
+/// What the emulated libraries (matrix.cpp, collectives.cpp) and tests use of the emulated CUDA runtime.
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <functional>
+#include <string>
+
+namespace rf::emulator {
+
+/// Puts an operation on a stream. It runs later on the host's thread, while device memory is open.
+void enqueue(cudaStream_t stream, const char* name, std::function<void()> run);
+/// An operation in two phases: `start` begins it and returns what says whether it is complete. Other streams go on meanwhile.
+void enqueue_transfer(cudaStream_t stream, const char* name, std::function<std::function<bool()>()> start);
+/// The bytes lie inside one live allocation of device memory.
+bool is_device_range(const void* memory, std::size_t bytes);
+bool is_pinned_range(const void* memory, std::size_t bytes);
+
+// --- between memory.cpp and streams.cpp ---
+/// Device memory can be touched (an operation runs) or not (host code runs).
+void open_device_memory(bool open);
+/// Runs everything that is queued.
+void finish_all_work();
+/// Reports `call` when a stream is being captured: what it does cannot be part of a graph.
+void refuse_in_capture(const char* call);
+/// A few queued operations, at random: work may run before anybody waits for it.
+void maybe_run();
+
+}  // namespace rf::emulator

@@ -1,0 +1,121 @@
+#include "io/files.hpp"
+
+#include "tests/scratch.hpp"
+
+#include <boost/test/unit_test.hpp>
+
+#include <algorithm>
+
+using namespace rf;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// 2.5 MiB of bytes that do not repeat, with a digest of two ranges: three blocks.
+struct Digested {
+    test::Scratch scratch;
+    fs::path file = scratch / "data.h5";
+    std::string content;
+    Digested() {
+        content.resize(5 << 19);
+        std::uint32_t x = 1;
+        for (char& c : content) c = static_cast<char>((x = x * 1664525U + 1013904223U) >> 24);
+        test::write(file, content);
+        write_digest(file, {{"tokens", 4096, 1 << 20}, {"word start", (1 << 20) + 10, 2 << 20}});
+    }
+    void flip(std::size_t at) {
+        std::string other = content;
+        other[at] = static_cast<char>(other[at] ^ 16);
+        test::write(file, other);
+    }
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(digests_are_xxh3) {
+    // XXH3-128 with seed 0 of no bytes, from the specification's own test vectors.
+    BOOST_TEST(digest("", 0) == "99aa06d3014798d86001c324468d497f");
+    BOOST_TEST(digest("a", 1) != digest("b", 1));
+}
+
+BOOST_AUTO_TEST_CASE(a_file_is_replaced_whole) {
+    const test::Scratch scratch;
+    write_file_atomically(scratch / "a", "first");
+    write_file_atomically(scratch / "a", "second, longer");
+    BOOST_TEST(read_file(scratch / "a") == "second, longer");
+    BOOST_TEST(!fs::exists(scratch / "a.partial"));
+    write_file_atomically(scratch / "a", "");
+    BOOST_TEST(read_file(scratch / "a").empty());
+}
+
+BOOST_AUTO_TEST_CASE(a_write_that_fails_keeps_the_file_before_and_names_the_path) {
+    const test::Scratch scratch;
+    write_file_atomically(scratch / "a", "first");
+    fs::create_directory(scratch / "a.partial");  // in the way
+    try {
+        write_file_atomically(scratch / "a", "second");
+        BOOST_ERROR("no error");
+    } catch (const Error& e) {
+        RF_TEST_HOLDS(e.what(), scratch("a.partial"));
+    }
+    BOOST_TEST(read_file(scratch / "a") == "first");
+    BOOST_CHECK_THROW(write_file_atomically(scratch / "no/such/folder", "x"), Error);
+}
+
+BOOST_AUTO_TEST_CASE(renames_replace) {
+    const test::Scratch scratch;
+    test::write(scratch / "a", "1");
+    test::write(scratch / "b", "2");
+    rename_durably(scratch / "a", scratch / "b");
+    BOOST_TEST(read_file(scratch / "b") == "1");
+    BOOST_TEST(!fs::exists(scratch / "a"));
+    BOOST_CHECK_THROW(rename_durably(scratch / "a", scratch / "b"), Error);
+    BOOST_CHECK_THROW(read_file(scratch.path()), Error);
+}
+
+BOOST_AUTO_TEST_CASE(an_unharmed_file_agrees_with_its_digest) {
+    const Digested d;
+    BOOST_TEST(find_damage(d.file) == "");
+    const test::Scratch scratch;
+    test::write(scratch / "empty", "");
+    write_digest(scratch / "empty", {});
+    BOOST_TEST(find_damage(scratch / "empty") == "");
+}
+
+BOOST_AUTO_TEST_CASE(a_flipped_bit_is_named_by_file_range_and_tensor) {
+    Digested d;
+    d.flip(5000);
+    BOOST_TEST(find_damage(d.file) == d.file.string() + ": bytes 0 to 1048575 differ from their digest (holds tokens)");
+    d.flip((1 << 20) + 5);
+    BOOST_TEST(find_damage(d.file) == d.file.string() + ": bytes 1048576 to 2097151 differ from their digest (holds word start)");
+    d.flip(d.content.size() - 1);
+    BOOST_TEST(find_damage(d.file) == d.file.string() + ": bytes 2097152 to 2621439 differ from their digest (holds HDF5 structure)");
+}
+
+BOOST_AUTO_TEST_CASE(every_length_but_the_right_one_is_damage) {
+    Digested d;
+    test::write(d.file, d.content.substr(0, 1000));
+    RF_TEST_HOLDS(find_damage(d.file), "1000 bytes long, expected 2621440 (truncated)");
+    test::write(d.file, d.content + "x");
+    RF_TEST_HOLDS(find_damage(d.file), "2621441 bytes long, expected 2621440");
+    fs::remove(d.file);
+    BOOST_TEST(find_damage(d.file) == d.file.string() + ": missing");
+}
+
+BOOST_AUTO_TEST_CASE(the_digest_file_protects_itself) {
+    Digested d;
+    const fs::path beside = d.file.string() + ".digest";
+    const std::string good = read_file(beside);
+    for (std::size_t at = 0; at < good.size(); at += 7) {
+        std::string bad = good;
+        bad[at] = static_cast<char>(bad[at] ^ 1);
+        test::write(beside, bad);
+        RF_TEST_HOLDS(find_damage(d.file), "the digest file itself is damaged");
+    }
+    for (const std::size_t size : {std::size_t{0}, std::size_t{20}, good.size() - 1}) {
+        test::write(beside, good.substr(0, size));
+        RF_TEST_HOLDS(find_damage(d.file), "the digest file itself is damaged");
+    }
+    fs::remove(beside);
+    RF_TEST_HOLDS(find_damage(d.file), "its digest data.h5.digest is missing");
+}
