@@ -37,17 +37,27 @@ AttentionProblem<T> problem_of(const Args& a) {
             .channels = static_cast<int>(d)};
 }
 
-/// Starts a kernel with a block for every `rows` rows of the longest sequence, each sequence and head; `clearing`: and
+/// Sequences of one launch: the grid's z axis ends at 65535, and clearing needs some of it.
+constexpr int launch_sequences = 32768;
+
+/// Starts a kernel with a block for every `rows` rows of the longest sequence, each head and sequence; `clearing`: and
 /// blocks for the tokens that belong to no sequence.
 template <class T>
 void launch_over(Stream& stream, const char* name, void (*kernel)(AttentionProblem<T>), AttentionProblem<T> p, std::int64_t longest, int rows, int threads,
                  std::size_t shared, bool clearing) {
     const std::int64_t reach = longest > 0 ? std::min<std::int64_t>(longest, p.tokens) : p.tokens;
-    p.blocks = static_cast<int>(blocks_for(reach, rows));
-    const std::int64_t blocks = std::int64_t{p.blocks} * p.heads * p.sequences + (clearing ? blocks_for(p.tokens, clearing_tokens) : 0);
-    launch({.name = name, .grid = dim3(static_cast<unsigned>(narrow(blocks, "the number of blocks of attention"))), .block = dim3(static_cast<unsigned>(threads)),
-            .shared = shared, .stream = stream.handle()},
-           kernel, p);
+    dim3 grid(blocks_for(reach, rows), static_cast<unsigned>(p.heads));
+    if (grid.x == 0 || grid.y == 0) return;
+    const int all = p.sequences;
+    for (int from = 0; from == 0 || from < all; from += launch_sequences) {
+        p.sequences = std::min(all - from, int{launch_sequences});
+        const bool last = from + p.sequences == all;
+        grid.z = static_cast<unsigned>(p.sequences);
+        if (clearing && last) grid.z += blocks_for(blocks_for(p.tokens, clearing_tokens), std::int64_t{grid.x} * grid.y);
+        launch({.name = name, .grid = grid, .block = dim3(static_cast<unsigned>(threads)), .shared = shared, .stream = stream.handle()}, kernel, p);
+        p.bounds += p.sequences;
+        if (p.sample) p.sample += p.sequences;
+    }
 }
 
 void forward_on_tensor_cores(Stream& stream, const AttentionProblem<bfloat16>& p, std::int64_t longest) {

@@ -9,8 +9,8 @@
 
 namespace rf::device {
 
-/// One call, forward or backward. A grid holds `blocks` blocks for each sequence and head, as if all sequences were the
-/// longest (those past a sequence's end leave at once), then `clearing_blocks` blocks for the tokens after the last sequence.
+/// One call, forward or backward. A grid holds blocks (rows, head, sequence) as if all sequences were the longest (those past
+/// a sequence's end leave at once); layers z from `sequences` on clear the tokens after the last sequence.
 template <class T>
 struct AttentionProblem {
     const T* qkv;             ///< [T, 3, h, D]
@@ -24,7 +24,6 @@ struct AttentionProblem {
     DropArgument drop;        ///< with the stream of head 0
     float scale;
     int tokens, sequences, heads, channels;
-    int blocks = 0;
 
     /// Elements from a token to the next one of qkv and of context.
     __device__ std::int64_t qkv_stride() const { return std::int64_t{3} * heads * channels; }
@@ -42,26 +41,26 @@ struct AttentionPlace {
 /// False: the block has no rows. `Rows`: of one block.
 template <int Rows, class Problem>
 __device__ inline bool find_place(const Problem& p, AttentionPlace& place) {
-    const int index = static_cast<int>(blockIdx.x), sequence = index / p.blocks / p.heads;
-    place.head = index / p.blocks % p.heads;
-    place.first = index % p.blocks * Rows;
+    const auto sequence = static_cast<int>(blockIdx.z);
+    place.head = static_cast<int>(blockIdx.y);
+    place.first = static_cast<int>(blockIdx.x) * Rows;
     place.begin = load(p.bounds + sequence);
     place.length = load(p.bounds + sequence + 1) - place.begin;
     place.sample = p.drop.threshold ? static_cast<std::uint32_t>(load(p.sample + sequence)) : 0;
     return place.first < place.length;
 }
 
-/// Whether the block stands behind those of the sequences.
 template <class Problem>
 __device__ inline bool is_clearing(const Problem& p) {
-    return static_cast<int>(blockIdx.x) >= p.blocks * p.heads * p.sequences;
+    return static_cast<int>(blockIdx.z) >= p.sequences;
 }
 
 /// Zeros in `out`, rows of `row` words, for the clearing block's share of the tokens that belong to no sequence.
 template <class Word, class Problem>
 __device__ inline void clear_rest(const Problem& p, Word* out, std::int64_t row) {
-    const int from = (static_cast<int>(blockIdx.x) - p.blocks * p.heads * p.sequences) * clearing_tokens;
-    const int begin = std::max(from, load(p.bounds + p.sequences)), end = std::min(from + clearing_tokens, p.tokens);
+    const std::int64_t block = (std::int64_t{blockIdx.z} - p.sequences) * gridDim.y * gridDim.x + std::int64_t{blockIdx.y} * gridDim.x + blockIdx.x;
+    const std::int64_t from = block * clearing_tokens, begin = std::max<std::int64_t>(from, load(p.bounds + p.sequences));
+    const std::int64_t end = std::min<std::int64_t>(from + clearing_tokens, p.tokens);
     for (std::int64_t i = begin * row + threadIdx.x; i < end * row; i += blockDim.x) store(out + i, Word{});
 }
 

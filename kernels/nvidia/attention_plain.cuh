@@ -136,7 +136,7 @@ __device__ inline void clear_plain(const AttentionProblem<T>& p, std::int64_t ro
 /// A block has 16 query rows of one sequence and head and walks over tiles of 32 keys. A lane has a key's scores, then
 /// columns of the context.
 template <class T, int Width>
-__global__ void __launch_bounds__(plain_threads) attention_plain_kernel(AttentionProblem<T> p) {
+__global__ void __launch_bounds__(plain_threads, 4) attention_plain_kernel(AttentionProblem<T> p) {
     if (is_clearing(p)) return clear_plain(p, p.stride());
     AttentionPlace place;
     if (!find_place<plain_rows>(p, place)) return;
@@ -188,7 +188,7 @@ __global__ void __launch_bounds__(plain_threads) attention_plain_kernel(Attentio
 /// row_sum; it also clears d_qkv of tokens that belong to no sequence. Keys: it has 16 keys (own: k and v), walks over q and
 /// d_context, and leaves d_k and d_v; needs row_sum.
 template <class T, int Width, bool Keys>
-__global__ void __launch_bounds__(plain_threads) attention_plain_gradient_kernel(AttentionProblem<T> p) {
+__global__ void __launch_bounds__(plain_threads, 4) attention_plain_gradient_kernel(AttentionProblem<T> p) {
     if (is_clearing(p)) return clear_plain(p, p.qkv_stride());
     AttentionPlace place;
     if (!find_place<plain_rows>(p, place)) return;
@@ -226,19 +226,23 @@ __global__ void __launch_bounds__(plain_threads) attention_plain_gradient_kernel
         multiply_rows<Width>(s, tiles.own[0], tiles.tile[0], p.channels / 2);
         multiply_rows<Width>(d_p, tiles.own[1], tiles.tile[1], p.channels / 2);
         const bool inside = from + lane() < place.length;
-        Draw bits{};
+        std::uint32_t word[2]{};  // of the warp's four keys
         if constexpr (Keys) {
             const int row = std::min(from + lane(), place.length - 1);
             for (float& x : log_sum) x = load(p.log_sum + row_offset + row) * log2_e;
             for (float& x : row_sum) x = load(p.row_sum + row_offset + row);
-            if (drop.threshold) bits = draw(drop, static_cast<std::uint32_t>(first / 8), static_cast<std::uint32_t>(from + lane()), place.sample);
+            if (drop.threshold) {
+                const Draw bits = draw(drop, static_cast<std::uint32_t>(first / 8), static_cast<std::uint32_t>(from + lane()), place.sample);
+                word[0] = first & 4 ? bits.word[2] : bits.word[0];
+                word[1] = first & 4 ? bits.word[3] : bits.word[1];
+            }
         } else {
             draw_keys(tiles, drop, from, first, place.sample);
         }
 #pragma unroll
         for (int r = 0; r < 4; ++r) {
             const float e = inside ? exp2_fast(fmaf(s[r], scale, -log_sum[r])) : 0.0F;
-            const auto after = [&](float x) { return Keys ? keep(drop, bits.bits(first + r), x) : keep_key(tiles, drop, r, x); };
+            const auto after = [&](float x) { return Keys ? keep(drop, word[r / 2] >> r % 2 * 16 & 0xffffU, x) : keep_key(tiles, drop, r, x); };
             store_shared(&tiles.weight[0][4 * warp() + r][lane()], e * (after(d_p[r]) - row_sum[r]));
             if constexpr (Keys) store_shared(&tiles.weight[1][4 * warp() + r][lane()], after(e));
         }

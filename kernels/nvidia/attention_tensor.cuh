@@ -52,15 +52,24 @@ struct Rows {
     int length;
 };
 
+/// A thread works on one chunk of every 16th line of a tile. In every order row(line + 16 i) = row(line) + row(16 i), line < 16:
+/// so one address serves all, with steps that do not depend on the thread.
+struct Share {
+    int line = static_cast<int>(threadIdx.x) / 8, c = static_cast<int>(threadIdx.x) & 7;
+
+    template <int N> __device__ std::uint32_t* of(Tile<N>& tile, int i) const { return tile.chunk(line, c) + i * 16 * 32; }
+};
+
 /// Starts the copies of rows first, first + 1, … into a tile.
 template <class Order, int N>
-__device__ inline void fetch(Tile<N>& tile, const Rows& rows, int first) {
-    const int c = static_cast<int>(threadIdx.x) & 7;
+__device__ inline void fetch(Tile<N>& tile, const Rows& rows, int first, std::int64_t shift = 0) {
+    const Share share;
+    const int row = first + Order::row(share.line);
+    const bfloat16* from = rows.base + row * rows.stride + share.c * 8 + shift;
 #pragma unroll
     for (int i = 0; i < N / 16; ++i) {
-        const int line = static_cast<int>(threadIdx.x) / 8 + 16 * i, row = first + Order::row(line);
-        const bool valid = row < rows.length;
-        copy_async(tile.chunk(line, c), rows.base + (valid ? row * rows.stride : 0) + c * 8, valid);
+        const bool valid = row + Order::row(16 * i) < rows.length;
+        copy_async(share.of(tile, i), valid ? from + Order::row(16 * i) * rows.stride : rows.base, valid);
     }
 }
 
@@ -69,21 +78,25 @@ template <class Order, int N>
 struct Turn {
     Pack<float, 4> angles[N / 16][2];
 
-    __device__ Turn(const float* table, int first, int length) {
+    __device__ Turn(const float* table, int first, int length) : angles{} {
         if (!table) return;
+        const Share share;
+        const int row = first + Order::row(share.line);
+        const float* from = table + std::int64_t{row} * tensor_head + share.c * 8;
 #pragma unroll
         for (int i = 0; i < N / 16; ++i) {
-            const int row = first + Order::row(static_cast<int>(threadIdx.x) / 8 + 16 * i);
-            const float* at = table + std::int64_t{std::min(row, length - 1)} * tensor_head + (threadIdx.x & 7) * 8;
-            angles[i][0] = load(reinterpret_cast<const Pack<float, 4>*>(at));
-            angles[i][1] = load(reinterpret_cast<const Pack<float, 4>*>(at + 4));
+            if (row + Order::row(16 * i) >= length) continue;
+            const auto* at = reinterpret_cast<const Pack<float, 4>*>(from + Order::row(16 * i) * tensor_head);
+            angles[i][0] = load(at);
+            angles[i][1] = load(at + 1);
         }
     }
     __device__ void apply(const float* table, Tile<N>& tile) const {
         if (!table) return;
+        const Share share;
 #pragma unroll
         for (int i = 0; i < N / 16; ++i) {
-            auto* at = reinterpret_cast<Line*>(tile.chunk(static_cast<int>(threadIdx.x) / 8 + 16 * i, static_cast<int>(threadIdx.x) & 7));
+            auto* at = reinterpret_cast<Line*>(share.of(tile, i));
             Line x = load_shared(at);
 #pragma unroll
             for (int k = 0; k < 4; ++k) {
@@ -220,10 +233,11 @@ struct Softmax {
     }
 };
 
-/// Scores of keys from `length` on become -inf. Columns are those of `Spread`.
-__device__ inline void hide_rest(Accumulator (&s)[2][8], int from, int length) {
+/// Scores of keys from, from + 1, … become -inf from `length` on. Columns are those of `Spread`.
+template <int N>
+__device__ inline void hide_rest(Accumulator (&s)[2][N], int from, int length) {
 #pragma unroll
-    for (int n = 0; n < 8; ++n) {
+    for (int n = 0; n < N; ++n) {
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
             if (from + Spread::row(8 * n + 2 * (lane() & 3) + e) < length) continue;
@@ -260,6 +274,11 @@ __global__ void __launch_bounds__(tensor_threads, 2) attention_tensor_kernel(Att
     const DropArgument drop = head_dropout(p, place.head);
     const std::uint32_t limit = drop.threshold << 16;
     std::uint32_t left[2][4][4];
+    block_barrier();  // q is turned
+#pragma unroll
+    for (int m = 0; m < 2; ++m)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) load_left(left[m][i], tiles.q, own + 16 * m, i);
     Accumulator out[2][8]{};
     Softmax softmax;
     for (int from = 0; from < place.length; from += tensor_step) {
@@ -276,11 +295,6 @@ __global__ void __launch_bounds__(tensor_threads, 2) attention_tensor_kernel(Att
             copy_async_commit();
         }
         if (!working) continue;
-        if (from == 0)
-#pragma unroll
-            for (int m = 0; m < 2; ++m)
-#pragma unroll
-                for (int i = 0; i < 4; ++i) load_left(left[m][i], tiles.q, own + 16 * m, i);
         Accumulator s[2][8]{};
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
@@ -345,26 +359,31 @@ __global__ void __launch_bounds__(tensor_threads, 2) attention_tensor_kernel(Att
 struct QueryTiles {
     Tile<tensor_rows> q, d_out;
     Tile<tensor_step> k[2], v[2];
-    float row_sum[tensor_rows];
+    Pair row[tensor_rows];  ///< log_sum (base 2) and row_sum
 };
 
 /// d_context . context of the block's rows, into shared memory and for the other kernel: eight lanes a row.
 __device__ inline void sum_rows(const AttentionProblem<bfloat16>& p, const AttentionPlace& place, QueryTiles& tiles) {
-    const int c = static_cast<int>(threadIdx.x) & 7;
+    const Share share;
 #pragma unroll
     for (int i = 0; i < tensor_rows / 16; ++i) {
-        const int line = static_cast<int>(threadIdx.x) / 8 + 16 * i, row = place.first + line;
+        const int line = share.line + 16 * i, row = place.first + line;
         float sum = 0;
         if (row < place.length) {
-            const Line y = load(reinterpret_cast<const Line*>(p.context + (place.begin + row) * p.stride() + place.head * tensor_head + c * 8));
-            const Line dy = load_shared(reinterpret_cast<const Line*>(tiles.d_out.chunk(line, c)));
+            const Line y = load(reinterpret_cast<const Line*>(p.context + (place.begin + row) * p.stride() + place.head * tensor_head + share.c * 8));
+            const Line dy = load_shared(reinterpret_cast<const Line*>(share.of(tiles.d_out, i)));
 #pragma unroll
             for (int k = 0; k < 4; ++k) sum += lower(y.v[k]) * lower(dy.v[k]) + upper(y.v[k]) * upper(dy.v[k]);
         }
         for (int mask = 1; mask < 8; mask <<= 1) sum += shuffle_xor(sum, mask);
-        if (c != 0) continue;
-        store_shared(&tiles.row_sum[line], sum);
-        if (row < place.length) store(p.row_sum + std::int64_t{place.head} * p.tokens + place.begin + row, sum);
+        if (share.c != 0) continue;
+        float log_sum = 0;  // rows past the end are not written
+        if (row < place.length) {
+            const std::int64_t at = std::int64_t{place.head} * p.tokens + place.begin + row;
+            log_sum = load(p.log_sum + at) * log2_e;
+            store(p.row_sum + at, sum);
+        }
+        store_shared(&tiles.row[line], Pair{{log_sum, sum}});
     }
 }
 
@@ -398,7 +417,15 @@ __global__ void __launch_bounds__(tensor_threads, 2) attention_query_gradient_ke
     const DropArgument drop = head_dropout(p, place.head);
     const std::uint32_t limit = drop.threshold << 16;
     std::uint32_t left_q[2][4][4], left_d_out[2][4][4];
-    float log_sum[2][2], row_sum[2][2];
+    block_barrier();  // q is turned
+#pragma unroll
+    for (int m = 0; m < 2; ++m) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            load_left(left_q[m][i], tiles.q, own + 16 * m, i);
+            load_left(left_d_out[m][i], tiles.d_out, own + 16 * m, i);
+        }
+    }
     Accumulator d_q[2][8]{};
     for (int from = 0; from < place.length; from += tensor_step) {
         const int now = from / tensor_step & 1;
@@ -414,22 +441,6 @@ __global__ void __launch_bounds__(tensor_threads, 2) attention_query_gradient_ke
             copy_async_commit();
         }
         if (!working) continue;
-        if (from == 0) {
-#pragma unroll
-            for (int m = 0; m < 2; ++m) {
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    load_left(left_q[m][i], tiles.q, own + 16 * m, i);
-                    load_left(left_d_out[m][i], tiles.d_out, own + 16 * m, i);
-                }
-#pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    const int row = std::min(place.first + own + warp_line(m, half), place.length - 1);  // rows past the end are not written
-                    log_sum[m][half] = load(p.log_sum + std::int64_t{place.head} * p.tokens + place.begin + row) * log2_e;
-                    row_sum[m][half] = load_shared(&tiles.row_sum[own + warp_line(m, half)]);
-                }
-            }
-        }
 #pragma unroll 1
         for (int group = 0; group < tensor_step && from + group < place.length; group += 32) {
             Accumulator s[2][4]{}, d_p[2][4]{};
@@ -446,21 +457,23 @@ __global__ void __launch_bounds__(tensor_threads, 2) attention_query_gradient_ke
                     for (int m = 0; m < 2; ++m) multiply(d_p[m][n], d_p[m][n + 1], left_d_out[m][i], right);
                 }
             }
-            const int first_key = from + group + 8 * (lane() & 3);  // of the lane's eight
+            if (from + group + 32 > place.length) hide_rest(s, from + group, place.length);
+            const auto eighth = static_cast<std::uint32_t>((from + group) / 8 + (lane() & 3));  // of the lane's keys
 #pragma unroll
             for (int m = 0; m < 2; ++m) {
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {
+                    const Pair row = load_shared(&tiles.row[own + warp_line(m, half)]);
                     Draw bits{};
                     if constexpr (Drop)
-                        bits = draw(drop, static_cast<std::uint32_t>(first_key / 8), static_cast<std::uint32_t>(place.first + own + warp_line(m, half)), place.sample);
+                        bits = draw(drop, eighth, static_cast<std::uint32_t>(place.first + own + warp_line(m, half)), place.sample);
 #pragma unroll
                     for (int i = 0; i < 8; ++i) {
                         const int n = i / 2, e = 2 * half + (i & 1);
                         float d = d_p[m][n][e];
                         if constexpr (Drop) d = kept(bits.word[n], i & 1, limit) ? d * drop.scale : 0.0F;
-                        const float probability = exp2_fast(fmaf(s[m][n][e], scale, -log_sum[m][half]));
-                        s[m][n][e] = first_key + i < place.length ? probability * (d - row_sum[m][half]) : 0.0F;
+                        const float probability = exp2_fast(fmaf(s[m][n][e], scale, -row.v[0]));
+                        s[m][n][e] = probability * (d - row.v[1]);
                     }
                 }
             }
