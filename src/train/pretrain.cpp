@@ -264,7 +264,7 @@ void Run::resume() {
         results_->set_meta("parameters", config_.parameter_count());
         results_->set_meta("dtype", boost::json::string(std::string(name_of(model_->dtype()))));
     }
-    if (stream_.held_out > 0 && first_ < in_.steps) unigram_ = unigram_cross_entropy(stream_);
+    if (stream_.held_out > 0) unigram_ = unigram_cross_entropy(stream_);
     if (results_ && unigram_ > 0) results_->set_meta("unigram_cross_entropy", unigram_);
     log::info("roformer ", program_version, " pretrain: ", grid_.data->size(), " data x ", grid_.tensor->size(), " tensor ranks, ", cores_, "; ",
               cpu_description(), "; ", name_of(model_->dtype()), "; ", config_.parameter_count(), " parameters");
