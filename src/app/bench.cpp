@@ -95,7 +95,7 @@ int run_bench(const Invocation& invocation, World& world) {
     std::unique_ptr<SampleStream> stream;
     const bool real = !(input.corpus.is_string() && input.corpus.as_string().empty());
     if (real) {
-        corpus = std::make_unique<Corpus>(input.corpus, place.at("corpus"), world.communicator().rank(), world.communicator().size());
+        corpus = std::make_unique<Corpus>(input.corpus, place.at("corpus"));
         if (corpus->vocab_size() > config.vocab_size) fail_usage(place.at("model.vocab_size"), ": less than the corpus' ", corpus->vocab_size());
         stream = std::make_unique<SampleStream>(SampleStream{.corpus = *corpus, .sequences = input.batch.sequences,
                                                              .max_length = input.batch.max_length, .lanes = lanes, .vocab_size = config.vocab_size});

@@ -145,14 +145,19 @@ void Corpus::check_folders(const json::value& where, const json::Place& place) c
                        " shards of a corpus (a copy or a build cut short; name the files to read them alone)");
 }
 
-Corpus::Corpus(const json::value& where, const json::Place& place, int check_part, int check_parts) {
+std::string find_corpus_damage(const json::value& where, const json::Place& place, int part, int parts) {
     std::vector<std::string> paths;
     add_paths(where, place, paths);
-    for (std::size_t i = 0; i < paths.size(); ++i) {
-        // Before the HDF5 library sees a byte: a damaged file can keep it busy for ever.
-        if (static_cast<int>(i % static_cast<std::size_t>(check_parts)) != check_part) continue;
-        if (const std::string damage = find_damage(paths[i]); !damage.empty()) fail_usage("corpus shard ", damage);
-    }
+    for (auto i = static_cast<std::size_t>(part); i < paths.size(); i += static_cast<std::size_t>(parts))
+        if (const std::string damage = find_damage(paths[i]); !damage.empty()) return "corpus shard " + damage;
+    return {};
+}
+
+Corpus::Corpus(const json::value& where, const json::Place& place, Check check) {
+    if (check == Check::digests)
+        if (const std::string damage = find_corpus_damage(where, place); !damage.empty()) throw UsageError(damage);
+    std::vector<std::string> paths;
+    add_paths(where, place, paths);
     for (const std::string& path : paths) open_shard(path);
     check_folders(where, place);
     if (documents() == 0) fail_usage(place, ": the corpus holds no document");

@@ -64,6 +64,16 @@ json::value identity_of(const PretrainInput& in, const ModelConfig& model, const
                                {"held_out_documents", in.evaluation.documents}};
 }
 
+/// Every rank checks its share of the shards and all hear of the first damage, before any of them opens one.
+void check_corpus(const PretrainInput& in, const json::Place& place, Communicator& world) {
+    std::string damage = find_corpus_damage(in.corpus, place.at("corpus"), world.rank(), world.size());
+    const std::vector<std::int64_t> damaged = world.gather(!damage.empty());
+    const auto first = std::find(damaged.begin(), damaged.end(), 1);
+    if (first == damaged.end()) return;
+    world.broadcast(damage, static_cast<int>(first - damaged.begin()));
+    throw UsageError(damage);
+}
+
 /// "model.hidden_size: 128 there, 256 here", or empty.
 std::string difference(const json::value& there, const json::value& here, const std::string& path) {
     if (there == here) return {};
@@ -159,7 +169,7 @@ Run::Run(PretrainInput input, const json::Place& place, World& world, bool resta
       alpha_(in_.schedule.alpha, place.at("schedule.alpha")),
       vocab_(in_.vocab),
       grid_(world.communicator(), in_.parallel.tensor),
-      corpus_(in_.corpus, place.at("corpus"), world.communicator().rank(), world.communicator().size()),
+      corpus_((check_corpus(in_, place, world.communicator()), in_.corpus), place.at("corpus"), Corpus::Check::none),
       stream_{.corpus = corpus_,
               .seed = static_cast<std::uint64_t>(in_.seed),
               .sequences = in_.batch.sequences,
@@ -200,6 +210,8 @@ void Run::open_output(bool restart) {
             fs::create_directories(folder_ / "checkpoints");
             if (::access(folder_.c_str(), W_OK) != 0) fail("no permission to write");
             remove_partial_checkpoints(folder_ / "checkpoints");
+        } catch (const fs::filesystem_error& e) {
+            trouble = message(place_.at("output"), ": cannot write the output folder ", in_.output, " (", e.code().message(), ")");
         } catch (const std::exception& e) {
             trouble = message(place_.at("output"), ": cannot write the output folder ", in_.output, " (", e.what(), ")");
         }
@@ -270,7 +282,7 @@ void Run::resume() {
         results_->set_meta("parameters", config_.parameter_count());
         results_->set_meta("dtype", boost::json::string(std::string(name_of(model_->dtype()))));
     }
-    if (stream_.held_out > 0 && first_ < in_.steps) unigram_ = unigram_cross_entropy(stream_);
+    if (stream_.held_out > 0) unigram_ = unigram_cross_entropy(stream_);
     if (results_ && unigram_ > 0) results_->set_meta("unigram_cross_entropy", unigram_);
     log::info("roformer ", program_version, " pretrain: ", grid_.data->size(), " data x ", grid_.tensor->size(), " tensor ranks, ", cores_, "; ",
               cpu_description(), "; ", name_of(model_->dtype()), "; ", config_.parameter_count(), " parameters");
