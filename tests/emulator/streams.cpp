@@ -131,28 +131,34 @@ std::vector<Program*> queues() {
     return list;
 }
 
+/// While operations run: device memory is open, and none of them may call the runtime.
+struct Running {
+    Running() {
+        if (std::exchange(runtime().running, true)) report("an operation of a stream calls the runtime");
+        open_device_memory(true);
+    }
+    ~Running() {
+        open_device_memory(false);
+        runtime().running = false;
+    }
+    Running(const Running&) = delete;
+    Running& operator=(const Running&) = delete;
+};
+
 void run_until(const std::function<bool()>& reached) {
-    if (runtime().running) report("an operation of a stream calls the runtime");
-    runtime().running = true;
-    open_device_memory(true);
+    const Running running;
     while (!reached()) {
         const Progress p = advance_any(queues());
         if (p == Progress::none) report("the streams are stuck: nothing can run (" + what_waits() + ")");
         if (p == Progress::waiting) sched_yield();
     }
-    open_device_memory(false);
-    runtime().running = false;
 }
 
-/// At most so many steps: fewer when nothing can go on.
+/// Up to so many operations, as far as some can run.
 void run_some(std::uint64_t steps) {
-    if (runtime().running) report("an operation of a stream calls the runtime");
-    runtime().running = true;
-    open_device_memory(true);
+    const Running running;
     while (steps-- > 0 && advance_any(queues()) == Progress::some) {
     }
-    open_device_memory(false);
-    runtime().running = false;
 }
 
 Program& program_of(cudaStream_t stream) {
@@ -303,7 +309,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
     check_stream(stream, "cudaStreamQuery");
     if (stream->capture) report("cudaStreamQuery of a stream that is captured");
-    if (!stream->queue.empty()) run_some(1);  // a program that polls gets on
+    run_some(1);  // a program that polls gets on
     return stream->queue.empty() ? cudaSuccess : cudaErrorNotReady;
 }
 cudaError_t cudaDeviceSynchronize() {
@@ -351,7 +357,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
     if (event->capture) report("cudaEventQuery of an event that was recorded in a capture");
-    maybe_run();
+    run_some(1);  // a program that polls gets on
     return event->state->done >= event->state->recorded ? cudaSuccess : cudaErrorNotReady;
 }
 
