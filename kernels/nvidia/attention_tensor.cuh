@@ -338,14 +338,13 @@ __global__ void __launch_bounds__(tensor_threads, 2) attention_tensor_kernel(Att
         }
     }
     if (!working) return;
+    float own_top = 0, own_sum = 1;  // lane q of a quad writes its row q
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const float sum = quad_sum(softmax.sum[m][half]), factor = drop.scale / sum;
-            const int row = place.first + own + warp_line(m, half);
-            if ((lane() & 3) == 0 && row < place.length)
-                store(p.log_sum + std::int64_t{place.head} * p.tokens + place.begin + row, softmax.top[m][half] * ln_2 + logf(sum));
+            if ((lane() & 3) == 2 * m + half) own_sum = sum, own_top = softmax.top[m][half];
 #pragma unroll
             for (int n = 0; n < 8; ++n) {
                 out[m][n][2 * half] *= factor;
@@ -353,6 +352,8 @@ __global__ void __launch_bounds__(tensor_threads, 2) attention_tensor_kernel(Att
             }
         }
     }
+    const int row = place.first + own + 8 * (lane() & 3) + (lane() >> 2);
+    if (row < place.length) store(p.log_sum + std::int64_t{place.head} * p.tokens + place.begin + row, own_top * ln_2 + logf(own_sum));
     put<InOrder>(tiles.q, out, p.out + place.begin * p.stride() + place.head * tensor_head, p.stride(), place.first, place.length);
 }
 
@@ -471,9 +472,9 @@ __global__ void __launch_bounds__(tensor_threads, 2) attention_query_gradient_ke
                     for (int i = 0; i < 8; ++i) {
                         const int n = i / 2, e = 2 * half + (i & 1);
                         float d = d_p[m][n][e];
-                        if constexpr (Drop) d = kept(bits.word[n], i & 1, limit) ? d * drop.scale : 0.0F;
+                        if constexpr (Drop) d = kept(bits.word[n], i & 1, limit) ? d : 0.0F;
                         const float probability = exp2_fast(fmaf(s[m][n][e], scale, -row.v[0]));
-                        s[m][n][e] = probability * (d - row.v[1]);
+                        s[m][n][e] = probability * fmaf(d, drop.scale, -row.v[1]);
                     }
                 }
             }
@@ -606,7 +607,7 @@ __global__ void __launch_bounds__(tensor_threads, 2) attention_key_gradient_kern
                         const float probability = exp2_fast(fmaf(s[m][n][e], scale, -row.v[2 * (e & 1)]));
                         const bool keeps = !Drop || kept(word[e & 1][m], e >> 1, limit);
                         s[m][n][e] = keeps ? probability : 0.0F;
-                        d_p[m][n][e] = probability * ((keeps ? d_p[m][n][e] * drop.scale : 0.0F) - row.v[2 * (e & 1) + 1]);
+                        d_p[m][n][e] = probability * fmaf(keeps ? d_p[m][n][e] : 0.0F, drop.scale, -row.v[2 * (e & 1) + 1]);
                     }
                 }
             }
