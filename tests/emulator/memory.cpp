@@ -41,17 +41,18 @@ struct Memory {
     std::map<const std::byte*, Allocation> device;   ///< live and freed, by begin; addresses are not used again
     std::map<const std::byte*, std::size_t> pinned;
     std::size_t used = 0;
-    std::size_t limit = std::size_t{8} << 30;
     bool open = false;
 };
 
 Memory& memory() {
-    static Memory m = [] {
-        Memory made;
-        if (const char* bytes = std::getenv("RF_EMULATOR_MEMORY")) made.limit = std::strtoull(bytes, nullptr, 10);
-        return made;
-    }();
+    static Memory m;
     return m;
+}
+
+/// Bytes of the emulated device.
+std::size_t limit() {
+    const char* bytes = std::getenv("RF_EMULATOR_MEMORY");
+    return bytes ? std::strtoull(bytes, nullptr, 10) : std::size_t{8} << 30;
 }
 
 std::size_t round_up(std::size_t n, std::size_t unit) { return (n + unit - 1) / unit * unit; }
@@ -192,7 +193,7 @@ cudaError_t cudaMalloc(void** result, std::size_t bytes) {
         *result = nullptr;
         return cudaSuccess;
     }
-    if (bytes > m.limit - m.used) return fail_with(cudaErrorMemoryAllocation);
+    if (m.used + bytes > limit()) return fail_with(cudaErrorMemoryAllocation);
     const std::size_t padded = round_up(bytes, alignment), open_bytes = round_up(padded, page);
     void* block = mmap(nullptr, open_bytes + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (block == MAP_FAILED) return fail_with(cudaErrorMemoryAllocation);
@@ -246,8 +247,8 @@ cudaError_t cudaFreeHost(void* p) {
 }
 
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
-    *total = memory().limit;
-    *free = memory().limit - memory().used;
+    *total = limit();
+    *free = limit() - memory().used;
     return cudaSuccess;
 }
 

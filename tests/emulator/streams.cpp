@@ -8,6 +8,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -158,11 +159,14 @@ namespace {
 struct Runtime {
     std::vector<cudaStream_t> streams;
     bool running = false;
-    int device = 0, devices = 8;
-    Runtime() {
-        if (const char* n = std::getenv("RF_EMULATOR_DEVICES")) devices = std::atoi(n);
-    }
+    int device = 0;
 };
+/// The environment's number, or `otherwise`.
+int setting(const char* name, int otherwise) {
+    const char* text = std::getenv(name);
+    return text ? std::atoi(text) : otherwise;
+}
+int devices() { return setting("RF_EMULATOR_DEVICES", 8); }
 Runtime& runtime() {
     static Runtime r;
     return r;
@@ -188,32 +192,41 @@ std::vector<Program*> queues() {
 }
 
 /// Operations run, device memory is open.
-struct DeviceTime {
-    DeviceTime() {
+struct Running {
+    Running() {
         if (runtime().running) report("an operation of a stream calls the runtime");
         runtime().running = true;
         open_device_memory(true);
     }
-    ~DeviceTime() {
+    ~Running() {
         open_device_memory(false);
         runtime().running = false;
     }
-    DeviceTime(const DeviceTime&) = delete;
-    DeviceTime& operator=(const DeviceTime&) = delete;
+    Running(const Running&) = delete;
+    Running& operator=(const Running&) = delete;
 };
 
 void run_until(const std::function<bool()>& reached) {
-    const DeviceTime device;
+    using Clock = std::chrono::steady_clock;
+    const Running running;
+    Clock::time_point since{};  // nothing but transfers under way
     while (!reached()) {
         const Progress p = advance_any(queues());
         if (p == Progress::none) report("the streams are stuck: nothing can run (" + what_waits() + ")");
-        if (p == Progress::waiting) sched_yield();
+        if (p != Progress::waiting) {
+            since = {};
+            continue;
+        }
+        sched_yield();
+        if (since == Clock::time_point{}) since = Clock::now();
+        if (Clock::now() - since > std::chrono::seconds(setting("RF_EMULATOR_PATIENCE", 300)))
+            report("the streams are stuck: transfers stay under way (" + what_waits() + ")");
     }
 }
 
 /// Up to so many operations that can run.
 void run_some(std::uint64_t steps) {
-    const DeviceTime device;
+    const Running running;
     while (steps > 0 && advance_any(queues()) == Progress::some) --steps;
 }
 
@@ -323,12 +336,12 @@ using namespace rf::emulator;
 extern "C" {
 
 cudaError_t cudaGetDeviceCount(int* count) {
-    *count = runtime().devices;
-    if (runtime().devices > 0) return cudaSuccess;
+    *count = devices();
+    if (devices() > 0) return cudaSuccess;
     return fail_with(cudaErrorNoDevice);
 }
 cudaError_t cudaSetDevice(int device) {
-    if (device < 0 || device >= runtime().devices) return fail_with(cudaErrorInvalidDevice);
+    if (device < 0 || device >= devices()) return fail_with(cudaErrorInvalidDevice);
     runtime().device = device;
     return cudaSuccess;
 }
