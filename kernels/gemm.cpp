@@ -4,7 +4,11 @@
 #include "kernels/elementwise.hpp"
 #include "kernels/product.hpp"
 
+#include <oneapi/dnnl/dnnl.hpp>
+
 #include <algorithm>
+#include <type_traits>
+#include <vector>
 
 namespace rf {
 
@@ -32,6 +36,39 @@ std::int64_t tile(std::int64_t n, std::int64_t wanted) {
     return (n / parts + (n % parts != 0) + 15) / 16 * 16;
 }
 
+/// Below AVX-512 oneDNN's sgemm reads operands of this size where they lie, and loses a quarter to a third of its speed when A is
+/// transposed or the rows of B are long. Then the tile's A is turned and its B laid row to row, in scratch of the thread; what
+/// is multiplied, and over which k, stays the same.
+class Straightened {
+public:
+    static bool pays() {
+        constexpr auto wide = static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
+        static const bool result = (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & wide) != wide;
+        return result;
+    }
+    Product<float, float> operator()(Product<float, float> p) {
+        if (p.trans_a) {
+            a_.resize(static_cast<std::size_t>(p.m * p.k));
+            constexpr std::int64_t block = 16;  // a cache line of each row
+            for (std::int64_t l0 = 0; l0 < p.k; l0 += block) {
+                const std::int64_t l1 = std::min(p.k, l0 + block);
+                for (std::int64_t i = 0; i < p.m; ++i)
+                    for (std::int64_t l = l0; l < l1; ++l) a_[static_cast<std::size_t>(i * p.k + l)] = p.a[l * p.lda + i];
+            }
+            p.a = a_.data(), p.lda = p.k, p.trans_a = false;
+        }
+        if (!p.trans_b && p.ldb != p.n) {
+            b_.resize(static_cast<std::size_t>(p.k * p.n));
+            for (std::int64_t l = 0; l < p.k; ++l) std::copy_n(p.b + l * p.ldb, p.n, b_.data() + l * p.n);
+            p.b = b_.data(), p.ldb = p.n;
+        }
+        return p;
+    }
+
+private:
+    std::vector<float> a_, b_;
+};
+
 /// The grid of output tiles depends on the shape only and each tile is one thread's product over all of k, so the bits
 /// do not depend on the number of threads. Tiles of 256 x 384 keep the packing of their operands near 5 % of the work.
 template <class T, class C>
@@ -43,18 +80,23 @@ void tiled(const Gemm& g, std::int64_t m, std::int64_t n, std::int64_t k) {
     for (std::int64_t i = 0; i < tiles_m * tiles_n; ++i) {
         const std::int64_t row = i / tiles_n * tile_m, column = i % tiles_n * tile_n;
         const std::int64_t rows = std::min(tile_m, m - row), columns = std::min(tile_n, n - column);
-        product(Product<T, C>{.a = raw<T>(g.a) + (g.trans_a ? row : row * lda),
-                              .lda = lda,
-                              .trans_a = g.trans_a,
-                              .b = raw<T>(g.b) + (g.trans_b ? column * ldb : column),
-                              .ldb = ldb,
-                              .trans_b = g.trans_b,
-                              .c = raw<C>(g.c) + row * n + column,
-                              .ldc = n,
-                              .m = rows,
-                              .n = columns,
-                              .k = k,
-                              .accumulate = g.beta != 0});
+        Product<T, C> p{.a = raw<T>(g.a) + (g.trans_a ? row : row * lda),
+                        .lda = lda,
+                        .trans_a = g.trans_a,
+                        .b = raw<T>(g.b) + (g.trans_b ? column * ldb : column),
+                        .ldb = ldb,
+                        .trans_b = g.trans_b,
+                        .c = raw<C>(g.c) + row * n + column,
+                        .ldc = n,
+                        .m = rows,
+                        .n = columns,
+                        .k = k,
+                        .accumulate = g.beta != 0};
+        if constexpr (std::is_same_v<T, float>) {
+            thread_local Straightened straightened;
+            if (Straightened::pays()) p = straightened(p);
+        }
+        product(p);
         finish<C>(g, row, rows, column, columns);
     }
 }

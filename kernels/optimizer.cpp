@@ -93,7 +93,8 @@ void judge_gradient(Stream& stream, const JudgeGradient& a) {
     const double norm = std::sqrt(square);
     control[control_gradient_norm] = norm;
     control[control_gradient_factor] = a.max_norm > 0 && norm > a.max_norm ? a.max_norm / norm : 1;
-    control[control_apply] = control[control_not_finite] < 0 ? 1 : 0;
+    if (control[control_not_finite] >= 0) control[control_stopped] = 1;
+    control[control_apply] = control[control_stopped] == 0 ? 1 : 0;
 }
 
 void update_moments(Stream& stream, const OptimizerShard& shard, const MomentRule& rule, const ConstTensor& control, const Tensor& sums) {

@@ -213,7 +213,9 @@ __global__ void __launch_bounds__(threads) judge_gradient_kernel(const double* g
     const double norm = sqrt(square);
     store(control + control_gradient_norm, norm);
     store(control + control_gradient_factor, max_norm > 0 && norm > max_norm ? max_norm / norm : 1.0);
-    store(control + control_apply, not_finite == count ? 1.0 : 0.0);
+    const bool stopped = not_finite != count || load(control + control_stopped) != 0;
+    store(control + control_stopped, stopped ? 1.0 : 0.0);
+    store(control + control_apply, stopped ? 0.0 : 1.0);
     store(control + control_not_finite, not_finite == count ? -1.0 : static_cast<double>(not_finite));
 }
 

@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(block_threads) relu_to_mask_kernel(T* c, std::
         for (int i = 0; i < columns; ++i) {
             if (device::to_float(x[i]) > 0)
                 bits |= 1U << i;
-            else
+            else if (device::to_float(x[i]) <= 0)  // what is not a number stays visible
                 x[i] = device::from_float<T>(0.0F);
         }
         store_columns(c + row * n, column, n, packed, x);

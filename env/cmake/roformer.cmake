@@ -28,10 +28,12 @@ function(rf_add_library name)
   target_link_libraries(rf_${name} PUBLIC rf_options ${ARG_LINK})
 endfunction()
 
-# rf_add_test(kernels/rotary [LINK lib ...] [NP 1 2 4] [LABELS l ...]): builds tests/kernels/rotary_test.cpp and runs it,
-# alone or once for every number of ranks. A test that cannot run here exits with 77 and counts as skipped.
+# rf_add_test(kernels/rotary [LINK lib ...] [NP 1 2 4] [SEEDS 1 2 3] [LABELS l ...]): builds tests/kernels/rotary_test.cpp and
+# runs it, alone or once for every number of ranks. A test that cannot run here exits with 77 and counts as skipped.
+# SEEDS is for tests that also run on a GPU: with emulated CUDA once for every seed of the emulator, which draws the order of
+# threads and streams (label emulated); with a CUDA toolkit once, on a GPU where there is one (label gpu as well).
 function(rf_add_test path)
-  cmake_parse_arguments(ARG "" "" "LINK;NP;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "LINK;NP;SEEDS;LABELS" ${ARGN})
   string(REPLACE "/" "_" target test_${path})
   add_executable(${target} ${PROJECT_SOURCE_DIR}/tests/${path}_test.cpp)
   target_link_libraries(${target} PRIVATE rf_options rf_test_main ${ARG_LINK})
@@ -41,7 +43,16 @@ function(rf_add_test path)
       rf_test_properties(${path}.np${np} mpi ${ARG_LABELS})
       set_tests_properties(${path}.np${np} PROPERTIES PROCESSORS ${np})
     endforeach()
+  elseif(ARG_SEEDS AND RF_CUDA STREQUAL EMULATED)
+    foreach(seed ${ARG_SEEDS})
+      add_test(NAME ${path}.seed${seed} COMMAND ${target})
+      rf_test_properties(${path}.seed${seed} emulated ${ARG_LABELS})
+      set_property(TEST ${path}.seed${seed} APPEND PROPERTY ENVIRONMENT RF_EMULATOR_SEED=${seed})
+    endforeach()
   else()
+    if(ARG_SEEDS AND RF_CUDA)
+      list(APPEND ARG_LABELS gpu)
+    endif()
     add_test(NAME ${path} COMMAND ${target})
     rf_test_properties(${path} cpu ${ARG_LABELS})
   endif()

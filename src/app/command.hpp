@@ -29,6 +29,7 @@ struct Command {
     std::string summary;                ///< reads → writes
     std::vector<std::string> options;   ///< names taken with a value: "vocab", …
     bool takes_input;                   ///< input.json, --set and --defaults apply
+    bool restarts;                      ///< --restart applies
     int (*run)(const Invocation&, World&);
     json::value (*defaults)();          ///< the input struct with its defaults, or null
 };

@@ -11,8 +11,9 @@ namespace rf::app {
 
 namespace {
 
-/// Tokens of one packed batch; results do not depend on it.
-constexpr std::int64_t batch_tokens = 8192;
+/// Tokens of one packed batch. The last bits of a product may depend on its shape, so batches are cut from the lines alone
+/// and dealt whole: any number of ranks writes the same file.
+constexpr std::int64_t batch_tokens = 2048;
 
 Example encode_line(const LoadedModel& loaded, const std::string& line, std::size_t number) {
     Example example;
@@ -35,28 +36,33 @@ int run_encode(const Invocation& invocation, World& world) {
     Communicator& all = world.communicator();
     const std::vector<std::string> lines = read_lines(all, std::cin);
     const std::int64_t c = loaded.model().config().hidden_size;
-    // Lines in runs of even token counts: rank r takes the r-th run.
     std::vector<Example> examples;
     std::vector<std::int64_t> offsets{0};
     for (std::size_t i = 0; i < lines.size(); ++i) {
         examples.push_back(encode_line(loaded, lines[i], i));
         offsets.push_back(offsets.back() + static_cast<std::int64_t>(examples.back().ids.size()));
     }
-    const auto line_at = [&](int r) {
+    std::vector<std::size_t> batches{0};  // first line of each, and the end
+    for (std::size_t i = 1; i < lines.size(); ++i)
+        if (offsets[i + 1] - offsets[batches.back()] > batch_tokens) batches.push_back(i);
+    batches.push_back(lines.size());
+    // Neighbouring batches of about even token counts: rank r takes the r-th run.
+    const auto batch_at = [&](int r) {
         const std::int64_t token = part_begin(offsets.back(), r, all.size());
-        return static_cast<std::size_t>(std::lower_bound(offsets.begin(), offsets.end(), token) - offsets.begin());
+        return static_cast<std::size_t>(std::lower_bound(batches.begin(), batches.end(), token, [&](std::size_t line, std::int64_t t) { return offsets[line] < t; }) -
+                                        batches.begin());
     };
+    const auto line_at = [&](int r) { return batches[batch_at(r)]; };
     const std::size_t begin = line_at(all.rank()), end = line_at(all.rank() + 1);
     std::vector<float> hidden;
     hidden.reserve(static_cast<std::size_t>((offsets[end] - offsets[begin]) * c));
-    for (std::size_t i = begin; i < end;) {
+    for (std::size_t b = batch_at(all.rank()); b < batch_at(all.rank() + 1); ++b) {
         PackedBatch batch;
         batch.clear();
-        for (const std::size_t first = i; i < end && (i == first || offsets[i + 1] - offsets[first] <= batch_tokens); ++i)
-            batch.append(examples[i], i);
+        for (std::size_t i = batches[b]; i < batches[b + 1]; ++i) batch.append(examples[i], i);
         const std::vector<float> x = loaded.model().encode(batch, loaded.alpha());
         hidden.insert(hidden.end(), x.begin(), x.end());
-        log::live(message("encoded ", i - begin, " of ", end - begin, " lines"));
+        log::live(message("encoded ", batches[b + 1] - begin, " of ", end - begin, " lines"));
     }
     // Pieces go to rank 0 in rank order.
     std::vector<std::int64_t> send(static_cast<std::size_t>(all.size()) + 1, static_cast<std::int64_t>(hidden.size() * sizeof(float)));

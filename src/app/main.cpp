@@ -24,24 +24,31 @@ void print_help(std::ostream& out) {
            "Exit codes: 0 done, 1 failed, 2 bad usage or input, 75 stopped after a durable checkpoint (run the same command again).\n";
 }
 
-std::string nearest_command(const std::string& name) {
-    for (const Command& c : commands())
-        if (c.name.find(name) != std::string::npos || name.find(c.name) != std::string::npos) return " (did you mean " + c.name + "?)";
-    return "";
+void print_help(const Command& c, std::ostream& out) {
+    out << "usage: roformer " << c.name << ' ' << c.arguments
+        << (c.takes_input ? " [--set key.path=value ...]" : "") << (c.restarts ? " [--restart]" : "") << "\n\n  " << c.summary << "\n\n"
+        << (c.takes_input ? "  --set key.path=value  overrides a key of the input; may be given many times\n"
+                            "  --defaults            prints every key with its default\n"
+                          : "")
+        << (c.restarts ? "  --restart             starts over in the output folder\n" : "")
+        << "\nExit codes: 0 done, 1 failed, 2 bad usage or input"
+        << (c.name == "pretrain" ? ", 75 stopped after a durable checkpoint (run it again)" : "") << ".\n";
 }
 
 const Command& find_command(const std::string& name) {
     for (const Command& c : commands())
         if (c.name == name) return c;
     std::string known;
-    for (const Command& c : commands()) known += (known.empty() ? "" : ", ") + c.name;
-    fail_usage("unknown command \"", name, "\"", nearest_command(name), "; commands: ", known);
+    std::vector<std::string> names;
+    for (const Command& c : commands()) names.push_back(c.name), known += (known.empty() ? "" : ", ") + c.name;
+    const std::string meant = json::nearest(name, names);
+    fail_usage("unknown command \"", name, "\"", meant.empty() ? "" : " (did you mean \"" + meant + "\"?)", "; commands: ", known);
 }
 
 /// What is left of the command line once help, version and defaults are dealt with.
 struct Parsed {
     Invocation invocation;
-    bool help = false, defaults = false;
+    bool help = false, version = false, defaults = false;
 };
 
 Parsed parse(const Command& command, const std::vector<std::string>& words) {
@@ -59,16 +66,18 @@ Parsed parse(const Command& command, const std::vector<std::string>& words) {
         const bool inside = equals != std::string::npos;
         if (inside) value = name.substr(equals + 1), name.resize(equals);
         if (!inside && name == "help") parsed.help = true;
+        else if (!inside && name == "version") parsed.version = true;
         else if (!inside && name == "defaults") parsed.defaults = true;
-        else if (!inside && name == "restart") call.restart = true;
+        else if (!inside && name == "restart" && command.restarts) call.restart = true;
         else if (name == "set" || std::count(command.options.begin(), command.options.end(), name)) {
             if (!inside && i + 1 == words.size()) fail_usage("--", name, " needs a value");
             if (!inside) value = words[++i];
             if (name == "set") call.assignments.push_back(value);
             else call.options[name] = value;
         } else {
-            std::string known = "--help";
-            if (command.takes_input) known += ", --set, --defaults, --restart";
+            std::string known = "--help, --version";
+            if (command.takes_input) known += ", --set, --defaults";
+            if (command.restarts) known += ", --restart";
             for (const std::string& option : command.options) known += ", --" + option;
             fail_usage("unknown option ", word, " of ", command.name, "; known: ", known);
         }
@@ -87,15 +96,17 @@ int run(const std::vector<std::string>& words, World& world) {
         if (world.communicator().rank() == 0) print_help(std::cout);
         return 0;
     }
-    if (words[0] == "--version") {
+    const auto print_version = [&] {
         if (world.communicator().rank() == 0) std::cout << "roformer " << program_version << '\n';
         return 0;
-    }
+    };
+    if (words[0] == "--version") return print_version();
+    if (words[0].starts_with("-")) fail_usage("expected a command, found ", words[0], "; roformer --help lists the commands");
     const Command& command = find_command(words[0]);
     const Parsed parsed = parse(command, {words.begin() + 1, words.end()});
+    if (parsed.version) return print_version();
     if (parsed.help) {
-        if (world.communicator().rank() == 0)
-            std::cout << "usage: roformer " << command.name << ' ' << command.arguments << "\n\n" << command.summary << '\n';
+        if (world.communicator().rank() == 0) print_help(command, std::cout);
         return 0;
     }
     if (parsed.defaults) {
@@ -110,17 +121,17 @@ int run(const std::vector<std::string>& words, World& world) {
 
 const std::vector<Command>& commands() {
     static const std::vector<Command> table = {
-        {"build-vocab", "[input.json]", "text -> vocab.txt", {}, true, &run_build_vocab, &build_vocab_defaults},
-        {"build-corpus", "[input.json]", "text, vocab.txt -> HDF5 corpus shards", {}, true, &run_build_corpus, &build_corpus_defaults},
-        {"tokenize", "--vocab V", "lines on stdin -> a line of ids each", {"vocab"}, false, &run_tokenize, nullptr},
-        {"pretrain", "[input.json]", "corpus, model -> checkpoints, results.h5", {}, true, &run_pretrain, &pretrain_defaults},
-        {"encode", "--checkpoint C --out F.h5 [--vocab V]", "lines on stdin -> hidden states", {"checkpoint", "vocab", "out", "dtype", "device"},
-         false, &run_encode, nullptr},
-        {"fill-mask", "--checkpoint C [--vocab V] [--top K]", "lines with [MASK] on stdin -> candidates",
-         {"checkpoint", "vocab", "top", "dtype", "device"}, false, &run_fill_mask, nullptr},
-        {"inspect", "FILE...", "any file of this program -> what it is", {}, false, &run_inspect, nullptr},
-        {"verify", "PATH...", "corpus or checkpoint -> recomputes every digest", {}, false, &run_verify, nullptr},
-        {"bench", "[input.json]", "model, lengths -> tokens/s, FLOP/s -> bench.h5", {}, true, &run_bench, &bench_defaults},
+        {"build-vocab", "[input.json]", "text -> vocab.txt", {}, true, false, &run_build_vocab, &build_vocab_defaults},
+        {"build-corpus", "[input.json]", "text, vocab.txt -> HDF5 corpus shards", {}, true, true, &run_build_corpus, &build_corpus_defaults},
+        {"tokenize", "--vocab V", "lines on stdin -> a line of ids each", {"vocab"}, false, false, &run_tokenize, nullptr},
+        {"pretrain", "[input.json]", "corpus, model -> checkpoints, results.h5", {}, true, true, &run_pretrain, &pretrain_defaults},
+        {"encode", "--checkpoint C --out F.h5 [--vocab V] [--dtype f32|bf16] [--device cpu|cuda|auto]", "lines on stdin -> hidden states", {"checkpoint", "vocab", "out", "dtype", "device"},
+         false, false, &run_encode, nullptr},
+        {"fill-mask", "--checkpoint C [--vocab V] [--top K] [--dtype f32|bf16] [--device cpu|cuda|auto]", "lines with [MASK] on stdin -> candidates",
+         {"checkpoint", "vocab", "top", "dtype", "device"}, false, false, &run_fill_mask, nullptr},
+        {"inspect", "FILE...", "any file of this program -> what it is", {}, false, false, &run_inspect, nullptr},
+        {"verify", "PATH...", "corpus or checkpoint -> recomputes every digest", {}, false, false, &run_verify, nullptr},
+        {"bench", "[input.json]", "model, lengths -> tokens/s, FLOP/s -> bench.h5", {}, true, false, &run_bench, &bench_defaults},
     };
     return table;
 }
@@ -149,26 +160,33 @@ json::value read_input(const Invocation& invocation, json::Place& place) {
 
 }  // namespace rf::app
 
+namespace {
+
+/// Says what went wrong once, however many ranks met it, and ends them all with the exit code.
+int fail_together(rf::World& world, std::string text, int code) {
+    rf::Communicator& all = world.communicator();
+    const std::string own = text;
+    constexpr double patience = 1;  // seconds: ranks that meet the same trouble come within milliseconds of one another
+    const bool together = world.all_arrive(patience, text);
+    if (together && all.rank() == 0) rf::log::write_line("error: " + own);
+    else if (!together || own != text) rf::log::write_line(rf::message("[rank ", all.rank(), "] error: ", own));
+    // The others may be waiting for this rank for ever.
+    if (!together) world.abort(code);
+    return code;
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
     rf::World world(argc, argv);
-    rf::Communicator& all = world.communicator();
-    rf::log::set_rank(all.rank(), all.size());
-    const auto report = [&](const char* text) {
-        rf::log::write_line(all.size() > 1 ? rf::message("[rank ", all.rank(), "] error: ", text) : rf::message("error: ", text));
-    };
+    rf::log::set_rank(world.communicator().rank(), world.communicator().size());
     try {
         return rf::app::run({argv + 1, argv + argc}, world);
     } catch (const rf::UsageError& e) {
-        // Every rank met it alike, or will never hear of it: the first to come says it and ends all.
-        report(e.what());
-        if (all.size() > 1) world.abort(2);
-        return 2;
+        return fail_together(world, e.what(), 2);
     } catch (const std::bad_alloc&) {
-        report("out of memory (use more ranks, a smaller batch or a smaller model)");
-        world.abort(1);
+        return fail_together(world, "out of memory (use more ranks, a smaller batch or a smaller model)", 1);
     } catch (const std::exception& e) {
-        report(e.what());
-        if (all.size() > 1) world.abort(1);
-        return 1;
+        return fail_together(world, e.what(), 1);
     }
 }

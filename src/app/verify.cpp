@@ -20,7 +20,16 @@ static std::vector<fs::path> digested_files(const std::vector<std::string>& path
             continue;
         }
         const std::size_t before = files.size();
-        for (const auto& entry : fs::recursive_directory_iterator(name)) {
+        for (auto at = fs::recursive_directory_iterator(name); at != fs::end(at); ++at) {
+            const fs::directory_entry& entry = *at;
+            // What a killed program left half-written is nobody's checkpoint and goes at the next start.
+            if (entry.path().filename().string().ends_with(".partial")) {
+                if (entry.is_directory()) at.disable_recursion_pending();
+                continue;
+            }
+            // A checkpoint is judged as a whole: one of its files may be missing.
+            if (entry.is_directory() && fs::exists(entry.path() / "checkpoint.h5"))
+                for (const fs::path& part : checkpoint_parts(entry.path())) files.push_back(part);
             const std::string text = entry.path().string();
             if (entry.path().extension() == ".digest") files.emplace_back(text.substr(0, text.size() - 7));
             // A checkpoint's file without a digest is damage, too; results and hidden states carry none.

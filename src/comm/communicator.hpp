@@ -59,19 +59,25 @@ public:
     World& operator=(const World&) = delete;
 
     Communicator& communicator() { return *all_; }
-    /// From now on the communicator also serves streams of this process's current GPU (CUDA builds; see choose_device).
+    /// From now on `communicator()`, and groups split from it later, also serve streams of this process's current GPU (CUDA
+    /// builds; see choose_device). A reference taken before stays good for the host.
     void serve_gpu();
     /// Ranks that share this host, and this rank's number among them.
     int local_size() const { return local_size_; }
     int local_rank() const { return local_rank_; }
+    /// True when every rank makes this call within the time; never waits longer. For ranks that may be alone in their trouble
+    /// while the others wait for them in some exchange; may be called once. `text` becomes that of rank 0 when all came.
+    bool all_arrive(double seconds, std::string& text);
     /// Ends every rank at once with this exit code.
     [[noreturn]] void abort(int code);
 
 private:
     bool started_ = false;
+    bool serves_gpu_ = false;
     int local_size_ = 1;
     int local_rank_ = 0;
     std::unique_ptr<Communicator> all_;
+    std::unique_ptr<Communicator> meeting_;  ///< of all ranks, for all_arrive alone: no other exchange can be pending in it
 };
 
 }  // namespace rf

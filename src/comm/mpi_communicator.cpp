@@ -6,8 +6,11 @@
 #include <mpi.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
+#include <utility>
 
 namespace rf {
 
@@ -53,6 +56,7 @@ public:
         if (owned_) MPI_Comm_free(&comm_);
     }
 
+    MPI_Comm handle() const { return comm_; }
     int rank() const override { return rank_; }
     int size() const override { return size_; }
     void barrier() override { check_mpi(MPI_Barrier(comm_), "MPI_Barrier"); }
@@ -174,15 +178,35 @@ World::World(int& argc, char**& argv) {
     MPI_Comm_size(host, &local_size_);
     MPI_Comm_free(&host);
     all_ = std::make_unique<MpiCommunicator>(MPI_COMM_WORLD, false);
+    meeting_ = all_->split(0);
 }
 
 void World::serve_gpu() {
-    if constexpr (has_cuda) all_ = make_nccl_communicator(std::move(all_));
+    if constexpr (has_cuda)
+        if (!std::exchange(serves_gpu_, true)) all_ = make_nccl_communicator(std::move(all_));
 }
 
 World::~World() {
+    meeting_.reset();
     all_.reset();
     if (started_) MPI_Finalize();
+}
+
+bool World::all_arrive(double seconds, std::string& text) {
+    if (!meeting_) return true;
+    using Clock = std::chrono::steady_clock;
+    MPI_Request request = MPI_REQUEST_NULL;
+    if (MPI_Ibarrier(static_cast<const MpiCommunicator&>(*meeting_).handle(), &request) != MPI_SUCCESS) return false;
+    for (const auto end = Clock::now() + std::chrono::duration<double>(seconds); Clock::now() < end;) {
+        int there = 0;
+        if (MPI_Test(&request, &there, MPI_STATUS_IGNORE) != MPI_SUCCESS) return false;
+        if (there) {
+            meeting_->broadcast(text, 0);
+            return true;
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    return false;
 }
 
 void World::abort(int code) {

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 
@@ -54,7 +55,16 @@ void add_paths(const json::value& where, const json::Place& place, std::vector<s
     for (const auto& entry : fs::directory_iterator(path))
         if (entry.path().extension() == ".h5") paths.push_back(entry.path().string());
     std::sort(paths.begin() + static_cast<std::ptrdiff_t>(before), paths.end());
+    if (fs::exists(fs::path(path) / ".partial") && !fs::exists(fs::path(path) / "corpus.json"))
+        fail_usage(place, ": the corpus in ", path, " is not complete (its build was interrupted or still runs; the same build-corpus command continues it)");
     if (paths.size() == before) fail_usage(place, ": the folder ", path, " holds no corpus shard (*.h5)");
+    // Shards are named corpus-<number>-of-<count>.h5; one that is missing would go unnoticed otherwise.
+    const std::string last = fs::path(paths.back()).stem().string();
+    const std::size_t of = last.rfind("-of-");
+    const std::size_t found = paths.size() - before;
+    const long long expected = of == std::string::npos ? 0 : std::atoll(last.c_str() + of + 4);
+    if (expected > 0 && found != static_cast<std::size_t>(expected))
+        fail_usage(place, ": the folder ", path, " holds ", found, " of the ", expected, " shards of its corpus");
 }
 
 /// Byte offset and length of a contiguous dataset.

@@ -187,7 +187,12 @@ void build_corpus(const BuildCorpusInput& in, const json::Place& place, Communic
     world.barrier();
     const AssemblyReport report = assemble(in, place, maker, partial, folder, blocks, mark, world);
     if (world.rank() == 0) {
-        write_file_atomically(folder / "corpus.json", mark);
+        // Its presence says that the corpus is complete, so its digest comes first.
+        const fs::path built = folder / "corpus.json", temporary = partial / "corpus.json";
+        write_file_atomically(temporary, mark);
+        write_digest(temporary, {});
+        rename_durably(temporary.string() + ".digest", built.string() + ".digest");
+        rename_durably(temporary, built);
         fs::remove_all(partial);
     }
     world.barrier();

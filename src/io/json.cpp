@@ -178,14 +178,19 @@ void fail_type(const Place& place, std::string_view expected, const value& found
     fail_usage(place, ": expected ", expected, ", found ", kind_name(found), found.is_structured() ? "" : " " + bj::serialize(found));
 }
 
+std::string nearest(std::string_view name, const std::vector<std::string>& known) {
+    std::string found;
+    std::size_t best = name.size() / 2 + 1;
+    for (const std::string& other : known)
+        if (const std::size_t d = distance(name, other); d <= best) best = d, found = other;
+    return found;
+}
+
 void fail_unknown(const Place& place, std::string_view key, const std::vector<std::string>& known) {
-    std::string nearest, all;
-    std::size_t best = key.size() / 2 + 1;
-    for (const std::string& name : known) {
-        if (const std::size_t d = distance(key, name); d <= best) best = d, nearest = name;
-        all += (all.empty() ? "" : ", ") + name;
-    }
-    fail_usage(place.file, ": unknown key \"", place.at(key).path, "\"", nearest.empty() ? "" : " (did you mean \"" + nearest + "\"?)",
+    std::string all;
+    for (const std::string& name : known) all += (all.empty() ? "" : ", ") + name;
+    const std::string meant = nearest(key, known);
+    fail_usage(place.file, ": unknown key \"", place.at(key).path, "\"", meant.empty() ? "" : " (did you mean \"" + meant + "\"?)",
                "; known here: ", all);
 }
 

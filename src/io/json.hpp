@@ -38,6 +38,8 @@ struct Place {
 std::ostream& operator<<(std::ostream& out, const Place& place);
 
 [[noreturn]] void fail_type(const Place& place, std::string_view expected, const value& found);
+/// The known name that a mistyped one most likely meant, or empty when none is near.
+std::string nearest(std::string_view name, const std::vector<std::string>& known);
 [[noreturn]] void fail_unknown(const Place& place, std::string_view key, const std::vector<std::string>& known);
 
 void read(const value& v, bool& out, const Place& place);

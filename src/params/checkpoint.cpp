@@ -41,6 +41,14 @@ std::vector<std::int64_t> owned_ranges(const ParamLayout& layout, std::int64_t s
     return begin;
 }
 
+/// At no instant does a part of it stand under its name: a kill leaves it whole, or a partial one that the next start removes.
+void remove_checkpoint(const fs::path& path) {
+    const fs::path aside = path.string() + ".retired.partial";
+    fs::remove_all(aside);
+    fs::rename(path, aside);
+    fs::remove_all(aside);
+}
+
 }  // namespace
 
 /// A copy of what this rank writes, and where its writing stands.
@@ -197,7 +205,7 @@ void CheckpointWriter::write_index(const Job& job) const {
     }
     write_digest(path, {});
     sync_path(job.partial);
-    if (fs::exists(job.final)) fs::remove_all(job.final);  // a damaged one of the same step, found so at the start
+    if (fs::exists(job.final)) remove_checkpoint(job.final);  // a damaged one of the same step, found so at the start
     rename_durably(job.partial, job.final);
 }
 
@@ -205,7 +213,7 @@ void CheckpointWriter::retire(std::int64_t newest) const {
     std::int64_t kept = 0;
     for (const std::int64_t step : checkpoint_steps(folder_)) {
         if (step > newest || ++kept <= keep_) continue;
-        fs::remove_all(checkpoint_path(folder_, step));
+        remove_checkpoint(checkpoint_path(folder_, step));
     }
 }
 

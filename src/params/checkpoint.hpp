@@ -68,6 +68,8 @@ void remove_partial_checkpoints(const std::filesystem::path& folder);
 /// `part`, `part` + `parts`, ….
 std::string find_checkpoint_damage(const std::filesystem::path& checkpoint, int part = 0, int parts = 1);
 
+/// The files a checkpoint consists of, as its index tells; the index alone when that is damaged.
+std::vector<std::filesystem::path> checkpoint_parts(const std::filesystem::path& checkpoint);
 CheckpointMeta read_checkpoint_meta(const std::filesystem::path& checkpoint);
 /// Fills master (and m, v where the state has them and the file too) with this rank's shard. Names and shapes must agree with
 /// the layout; a UsageError names the first difference. Returns whether moments were read.

@@ -4,6 +4,7 @@
 #include "params/checkpoint.hpp"
 
 #include <algorithm>
+#include <set>
 
 namespace rf {
 
@@ -60,46 +61,48 @@ void collect(hid_t group, const std::string& prefix, std::vector<std::pair<std::
     }
 }
 
-/// Files that the index shows tensors of. HDF5 reads zeros where one of them is missing.
-std::vector<std::string> files_of(const fs::path& checkpoint) {
-    std::vector<std::string> files;
-    const auto hold = h5::lock();
-    const h5::File file = open_index(checkpoint);
-    for (const auto& [name, shape] : list_checkpoint(checkpoint)) {
-        const h5::Dataset set(h5::check(H5Dopen2(file, name.c_str(), H5P_DEFAULT), name));
+/// Adds the files behind the virtual datasets of a group and of those below it.
+void collect_sources(hid_t group, const fs::path& folder, std::set<fs::path>& out) {
+    for (const std::string& name : h5::list(group)) {
+        H5O_info_t info;
+        h5::check(H5Oget_info_by_name(group, name.c_str(), &info, H5P_DEFAULT), name);
+        if (info.type == H5O_TYPE_GROUP) {
+            collect_sources(h5::Group(h5::check(H5Gopen2(group, name.c_str(), H5P_DEFAULT), name)), folder, out);
+            continue;
+        }
+        const h5::Dataset set(h5::check(H5Dopen2(group, name.c_str(), H5P_DEFAULT), name));
         const h5::PropertyList create(h5::check(H5Dget_create_plist(set), name));
-        size_t count = 0;
+        std::size_t count = 0;
+        if (H5Pget_layout(create) != H5D_VIRTUAL) continue;
         h5::check(H5Pget_virtual_count(create, &count), name);
-        for (size_t i = 0; i < count; ++i) {
-            std::string source(static_cast<std::size_t>(h5::check(H5Pget_virtual_filename(create, i, nullptr, 0), name)), '\0');
-            h5::check(H5Pget_virtual_filename(create, i, source.data(), source.size() + 1), name);
-            files.push_back(std::move(source));
+        for (std::size_t i = 0; i < count; ++i) {
+            char source[256] = "";
+            h5::check(static_cast<herr_t>(H5Pget_virtual_filename(create, i, source, sizeof source) < 0 ? -1 : 0), name);
+            out.insert(folder / source);
         }
     }
-    return files;
 }
 
 }  // namespace
 
+std::vector<fs::path> checkpoint_parts(const fs::path& checkpoint) {
+    const fs::path index = checkpoint / "checkpoint.h5";
+    std::set<fs::path> files{index};
+    // Missing sources would read as zeros, so the index says what must be there; it is trusted only when whole.
+    if (find_damage(index).empty()) {
+        const auto hold = h5::lock();
+        collect_sources(h5::open_file(index), checkpoint, files);
+    }
+    return {files.begin(), files.end()};
+}
+
 std::string find_checkpoint_damage(const fs::path& checkpoint, int part, int parts) {
-    std::vector<fs::path> files;
     if (!fs::is_directory(checkpoint)) return checkpoint.string() + ": missing";
-    for (const auto& entry : fs::directory_iterator(checkpoint))
-        if (entry.path().extension() == ".h5") files.push_back(entry.path());
-    // A digest without its file is a lost file; the index must be there in any case.
-    for (const auto& entry : fs::directory_iterator(checkpoint))
-        if (entry.path().extension() == ".digest" && !fs::exists(entry.path().parent_path() / entry.path().stem()))
-            return (entry.path().parent_path() / entry.path().stem()).string() + ": missing";
-    if (!fs::exists(checkpoint / "checkpoint.h5")) return (checkpoint / "checkpoint.h5").string() + ": missing";
-    std::sort(files.begin(), files.end());
+    const std::vector<fs::path> files = checkpoint_parts(checkpoint);
     for (std::size_t i = 0; i < files.size(); ++i) {
         if (static_cast<int>(i % static_cast<std::size_t>(parts)) != part) continue;
         if (std::string damage = find_damage(files[i]); !damage.empty()) return damage;
     }
-    // The index, found whole, says which files there must be.
-    if (part == 0)
-        for (const std::string& name : files_of(checkpoint))
-            if (!fs::exists(checkpoint / name)) return (checkpoint / name).string() + ": missing";
     return {};
 }
 

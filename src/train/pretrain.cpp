@@ -220,11 +220,15 @@ void Run::resume() {
     if (count) grid_.world.broadcast(host, {steps.data(), {8 * count}, Dtype::u8}, 0);
 
     std::optional<std::int64_t> from;
+    std::int64_t damaged = 0;
     for (const std::int64_t step : steps) {
         const fs::path path = checkpoint_path(checkpoints, step);
         const std::string damage = find_checkpoint_damage(path, grid_.world.rank(), grid_.world.size());
         if (!damage.empty()) log::write_line(message("warning: checkpoint of step ", step, " is damaged and left aside: ", damage));
-        if (grid_.world.max(damage.empty() ? 0 : 1) > 0) continue;
+        if (grid_.world.max(damage.empty() ? 0 : 1) > 0) {
+            ++damaged;
+            continue;
+        }
         const CheckpointMeta meta = read_checkpoint_meta(path);
         const std::string other = difference(boost::json::parse(meta.identity), identity_, "");
         if (!other.empty())
@@ -233,6 +237,9 @@ void Run::resume() {
         from = step;
         break;
     }
+    // To begin anew here would throw away what may be worth a repair, and the results with it.
+    if (damaged > 0 && !from)
+        fail_usage(place_.at("output"), ": ", in_.output, " holds no whole checkpoint (", damaged, " damaged); --restart gives them up and begins anew");
     first_ = from.value_or(0);
     if (!from) {
         if (in_.checkpoint.empty()) {

@@ -64,6 +64,8 @@ void MlmTrainer::launch(const std::vector<PackedBatch>& batches, std::int64_t up
     grid_.data->all_reduce(host, view(lanes.data(), {lanes_ * kinds}), ReduceOp::sum);
     Pending& pending = pending_.emplace_back();
     pending.stats.update = update;
+    pending.batches = batches;
+    pending.alpha = alpha;
     pending.slot = static_cast<std::size_t>(update) % results_.size();
     for (int i = 0; i < lanes_; ++i) {
         const double* row = lanes.data() + i * kinds;
@@ -128,23 +130,38 @@ UpdateStats MlmTrainer::wait() {
     stats.loss *= pending.factor;
     stats.accuracy *= pending.factor;
     stats.gradient_norm = control[control_gradient_norm];
-    if (!std::isfinite(stats.loss) || control[control_apply] == 0) throw_not_finite(stats, sums, control);
-    return stats;
-}
-
-void MlmTrainer::throw_not_finite(const UpdateStats& stats, const double* sums, const double* control) const {
-    std::string where, tensor;
-    for (int i = 0; i < lanes_ && where.empty(); ++i)
-        if (!std::isfinite(sums[i * 2])) where = message(", first in lane ", i, " of data rank ", i / lane_count());
-    if (control[control_not_finite] >= 0)
-        tensor = "; first gradient that is not finite: " + model_.layout().group_name(static_cast<std::int32_t>(control[control_not_finite]));
-    throw NotFinite(message("update ", stats.update, ": loss ", stats.loss, " is ", std::isfinite(stats.loss) ? "finite" : "not finite", where, tensor,
-                            " (nothing was applied; lower optimizer.lr or lengthen the warm-up)"));
+    if (std::isfinite(stats.loss) && control[control_apply] != 0) return stats;
+    const auto group = static_cast<std::int32_t>(control[control_not_finite]);
+    const std::string tensor = group < 0 ? "no tensor" : model_.layout().group_name(group);
+    const int lane = find_not_finite(pending);
+    throw NotFinite(message("update ", stats.update, " is not finite: loss ", stats.loss, ", gradient of ", tensor,
+                            lane < lanes_ ? message(" (lane ", lane, ", on rank ", lane / lane_count() * grid_.tensor->size(), ")")
+                                          : " (only the sum over all lanes and ranks)",
+                            control[control_apply] == 0 ? "; nothing of it was applied" : "", " (lower optimizer.lr or lengthen the warm-up)"));
 }
 
 UpdateStats MlmTrainer::update(const std::vector<PackedBatch>& batches, std::int64_t update, double lr, double alpha) {
     launch(batches, update, lr, alpha);
     return wait();
+}
+
+int MlmTrainer::find_not_finite(const Pending& update) {
+    // Once a run at most, so the lanes are simply worked on again: the same weights and bits, dropout included.
+    Stream& stream = model_.stream();
+    const Dtype wide = accumulator_of(model_.dtype());
+    const std::int64_t n = model_.state().padded_size();
+    const Buffer scratch(n * size_of(wide), stream.device()), host(n * size_of(wide));
+    const Tensor gradient = scratch.tensor({n}, wide), values = host.tensor({n}, wide);
+    const auto finite = [n](const auto* g) { return std::all_of(g, g + n, [](auto x) { return std::isfinite(x); }); };
+    int found = lanes_;
+    for (int i = 0; i < lane_count(); ++i) {
+        fill_zero(stream, gradient);
+        model_.forward_backward(update.batches[static_cast<std::size_t>(i)], update.alpha, update.factor, gradient, lane_sums_.tensor({2}, Dtype::f64));
+        download(stream, gradient, values.data);
+        const bool whole = wide == Dtype::f64 ? finite(values.as<double>()) : finite(values.as<float>());
+        if (!whole) found = std::min(found, first_lane() + i);
+    }
+    return static_cast<int>(grid_.world.min(found));
 }
 
 Evaluation evaluate(MlmModel& model, ParallelGrid& grid, const SampleStream& stream, std::int64_t group, double alpha) {

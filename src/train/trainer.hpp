@@ -60,10 +60,12 @@ private:
     /// Host and device memory of the numbers of one update in flight.
     struct Pending {
         UpdateStats stats;
-        double factor = 0;
+        std::vector<PackedBatch> batches;
+        double alpha = 1, factor = 0;
         std::size_t slot = 0;
     };
-    void throw_not_finite(const UpdateStats& stats, const double* sums, const double* control) const;
+    /// The first lane whose gradient alone is not finite, or the number of lanes when only their sum is not. Collective.
+    int find_not_finite(const Pending& update);
     double phase_end();
 
     MlmModel& model_;

@@ -1,0 +1,23 @@
+#pragma once
+/// Attention's rotary table on any device, and the devices attention runs on.
+
+#include "kernels/rotary.hpp"
+#include "tests/kernels/device_case.hpp"
+
+namespace rf::test {
+
+/// The CPU only, until there is attention for a GPU.
+inline std::vector<DeviceCase> attention_cases() {
+    std::vector<DeviceCase> cases;
+    for (const DeviceCase& on : device_cases())
+        if (on.device == Device::cpu) cases.push_back(on);
+    return cases;
+}
+
+inline DeviceTensor table_for(const DeviceCase& on, std::int64_t positions, std::int64_t channels) {
+    const DeviceTensor host(Device::cpu, {positions, channels / 2, 2}, accumulator_of(on.dtype));
+    rotary_table(host);
+    return on.put_wide({positions, channels / 2, 2}, to_host(host));
+}
+
+}  // namespace rf::test

@@ -1,0 +1,182 @@
+#!/usr/bin/python3
+"""Kills all ranks of a small run at random instants and lets the same command continue, until it is done; then its state must
+be that of an undisturbed run, bit for bit, and its results without a hole or a double row. Prints what was hit.
+
+    kill_campaign.py [--kills 20] [--seed 1] [--ranks 2] [--steps 240] [--folder F]
+
+--ranks 2,1,4 takes these rank counts in turn, another at every start. A campaign that is itself interrupted continues when
+given the same --folder. Of every five kills one comes while the run starts, one waits for a checkpoint being written and one
+for results.h5 being written; the others come at any instant of an update. Needs ROFORMER, the program (default: that of
+build/cpu-release); temporary files go to a folder of their own."""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+os.environ.setdefault("RF_SOURCE_DIR", os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+os.environ.setdefault("ROFORMER", os.path.join(os.environ["RF_SOURCE_DIR"], "build/cpu-release/roformer"))
+for name, value in (("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"), ("OMPI_MCA_rmaps_base_oversubscribe", "1"),
+                    ("OMPI_MCA_hwloc_base_binding_policy", "none")):
+    os.environ.setdefault(name, value)
+
+from harness import ROFORMER, prepare, run, state, tiny  # noqa: E402
+
+AIMS = ("start", "update", "results writing", "checkpoint writing", "update")
+LONGEST_WAIT = 60  # seconds for the aimed-at phase or step to come; then the kill takes what it finds
+
+
+def rows(folder):
+    """Steps of the training rows in the journal; a torn last line does not count."""
+    steps = []
+    try:
+        with open(f"{folder}/results.jsonl", encoding="utf-8") as lines:
+            for line in lines:
+                if line.endswith("\n") and '"train"' in line:
+                    steps.append(int(json.loads(line)["row"][0]))
+    except FileNotFoundError:
+        pass
+    return steps
+
+
+def checkpoints(folder):
+    """Published steps, and whether one is being written, as the disk shows it."""
+    names = os.listdir(f"{folder}/checkpoints") if os.path.isdir(f"{folder}/checkpoints") else []
+    return [int(n[5:]) for n in sorted(names) if not n.endswith(".partial")], any(n.endswith(".partial") for n in names)
+
+
+def phase(folder, started_at):
+    if checkpoints(folder)[1]:
+        return "checkpoint writing"
+    if os.path.exists(f"{folder}/results.h5.partial"):
+        return "results writing"
+    done = rows(folder)
+    return "update" if done and done[-1] > started_at else "start"
+
+
+def rank_pids(process):
+    """The ranks' processes; under mpirun they are its children, in process groups of their own."""
+    children = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+                if int(stat.read().rpartition(")")[2].split()[1]) == process.pid:
+                    children.append(int(pid))
+        except OSError:
+            pass  # it ended meanwhile
+    return children or [process.pid]
+
+
+def disturb(folder, settings, ranks, aim, target, rng):
+    """One start of the run and its end by force; returns (seconds, phase left on disk), or None when it was done before."""
+    command = [ROFORMER, "pretrain", *settings]
+    if ranks > 1:
+        command = ["mpirun", "-n", str(ranks), *command]
+    before = checkpoints(folder)[0]
+    with open(f"{folder}.out", "w", encoding="utf-8") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+    begin = time.monotonic()
+
+    def wait_for(ready):
+        while process.poll() is None and time.monotonic() - begin < LONGEST_WAIT and not ready():
+            time.sleep(0.0005)
+
+    pids = []
+    if aim == "start":
+        time.sleep(rng.uniform(0, 0.5))
+    elif aim == "results writing":  # the first one comes with the first update of a start
+        wait_for(lambda: len(rows(folder)) > 0 and len(rank_pids(process)) == ranks)
+        pids = rank_pids(process)
+        wait_for(lambda: os.path.exists(f"{folder}/results.h5.partial"))
+    else:
+        wait_for(lambda: (rows(folder) or [0])[-1] >= target)
+        pids = rank_pids(process)
+        if aim == "checkpoint writing":
+            wait_for(lambda: checkpoints(folder)[1])
+        time.sleep(rng.uniform(0, 0.02))
+    if process.poll() is not None:
+        if process.returncode != 0:
+            sys.exit(f"kill_campaign: the run failed by itself with {process.returncode}:\n{open(f'{folder}.out', encoding='utf-8').read()}")
+        return None
+    for pid in pids or rank_pids(process):
+        try:
+            os.kill(pid, 9)
+        except ProcessLookupError:
+            pass
+    process.wait(timeout=30)
+    return time.monotonic() - begin, phase(folder, before[-1] if before else 0)
+
+
+def check_whole(folder, steps):
+    """No hole and no double row, in the journal and in the HDF5 table alike."""
+    import h5py
+
+    assert rows(folder) == list(range(1, steps + 1)), f"{folder}/results.jsonl: rows {rows(folder)}"
+    with h5py.File(f"{folder}/results.h5", "r") as file:
+        assert list(file["train/step"][:]) == list(range(1, steps + 1)), f"{folder}/results.h5: /train/step"
+
+
+def campaign(folder, kills, seed, ranks, steps):
+    """The table's rows; raises where a start, the final state or the results are not as they must be."""
+    prepare()
+    settings = dict(steps=steps, checkpoint_every=3, eval_every=steps // 4, log_every=50)
+    if not os.path.exists(f"{folder}.undisturbed/results.h5"):
+        run("pretrain", *tiny(f"{folder}.undisturbed", **settings))
+    memory = f"{folder}.json"
+    table = json.load(open(memory, encoding="utf-8")) if os.path.exists(memory) else []
+    for row in table:
+        print("  ".join(row), flush=True)
+    for kill in range(len(table), kills):
+        rng = random.Random(f"{seed} {kill}")
+        aim, target = AIMS[kill % len(AIMS)], int((kill + rng.random()) / (kills + 1) * steps)
+        hit = disturb(folder, tiny(folder, **settings), ranks[kill % len(ranks)], aim, target, rng)
+        if hit is None:
+            print(f"the run was done before kill {kill + 1}", flush=True)
+            break
+        published, _ = checkpoints(folder)
+        done = rows(folder)
+        # What is published is whole, whatever was going on.
+        outcome = f"step {published[-1]} is whole" if published else "no checkpoint yet"
+        if published:
+            run("verify", f"{folder}/checkpoints")
+        row = [f"{kill + 1:4d}", f"{ranks[kill % len(ranks)]} ranks", f"{hit[0]:6.2f} s", f"step {done[-1] if done else 0:4d}", f"{hit[1]:18s}", outcome]
+        table.append(row)
+        with open(memory + ".partial", "w", encoding="utf-8") as out:
+            json.dump(table, out)
+        os.replace(memory + ".partial", memory)
+        print("  ".join(row), flush=True)
+    newest = (checkpoints(folder)[0] or [0])[-1]
+    text = run("pretrain", *tiny(folder, **settings), ranks=ranks[kills % len(ranks)])
+    assert newest == 0 or newest == steps or f"continuing from the checkpoint of step {newest}" in text, text
+    assert state(folder) == state(f"{folder}.undisturbed"), f"{folder}: the final state differs from the undisturbed run's"
+    check_whole(folder, steps)
+    print(f"after {len(table)} kills: {state(folder)}, as undisturbed; {steps} rows without hole or double", flush=True)
+    return table
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--ranks", default="2")
+    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--folder", help="where the campaign lives and continues; default: a temporary folder, removed at the end")
+    args = parser.parse_args()
+    folder = os.path.abspath(args.folder) if args.folder else tempfile.mkdtemp(prefix="roformer-kill-")
+    os.makedirs(folder, exist_ok=True)
+    os.chdir(folder)
+    try:
+        campaign("run", args.kills, args.seed, [int(n) for n in args.ranks.split(",")], args.steps)
+    finally:
+        os.chdir("/")
+        if not args.folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
