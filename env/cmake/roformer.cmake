@@ -7,7 +7,10 @@ target_compile_features(rf_options INTERFACE cxx_std_20)
 target_compile_options(rf_options INTERFACE -Wall -Wextra -Werror -Wno-restrict -Wno-missing-field-initializers -ffp-contract=off)
 target_compile_definitions(rf_options INTERFACE RF_VERSION="${PROJECT_VERSION}" OMPI_SKIP_MPICXX)
 target_include_directories(rf_options INTERFACE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR})
-if(RF_SANITIZE)
+if(RF_SANITIZE STREQUAL THREAD)
+  target_compile_options(rf_options INTERFACE -fsanitize=thread -fno-omit-frame-pointer)
+  target_link_options(rf_options INTERFACE -fsanitize=thread)
+elseif(RF_SANITIZE)
   target_compile_options(rf_options INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
   target_link_options(rf_options INTERFACE -fsanitize=address,undefined)
 endif()
@@ -57,9 +60,12 @@ endfunction()
 
 # Labels and the environment every test runs in: Open MPI as root and with more ranks than cores; sanitizer settings.
 function(rf_test_properties test)
+  if(RF_SANITIZE STREQUAL THREAD)
+    set(threads ";OMP_NUM_THREADS=1")  # the sanitizer does not know the barriers of OpenMP's library
+  endif()
   set_tests_properties(${test} PROPERTIES
     LABELS "${ARGN}"
     SKIP_RETURN_CODE 77
     TIMEOUT 300
-    ENVIRONMENT "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1;OMPI_MCA_hwloc_base_binding_policy=none;ASAN_OPTIONS=detect_leaks=0;UBSAN_OPTIONS=print_stacktrace=1;RF_SOURCE_DIR=${PROJECT_SOURCE_DIR}")
+    ENVIRONMENT "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1;OMPI_MCA_hwloc_base_binding_policy=none;ASAN_OPTIONS=detect_leaks=0;UBSAN_OPTIONS=print_stacktrace=1${threads};RF_SOURCE_DIR=${PROJECT_SOURCE_DIR}")
 endfunction()

@@ -221,6 +221,7 @@ private:
     void reduce() {
         std::vector<T> terms(call_.count * static_cast<std::size_t>(group().size));
         std::memcpy(terms.data(), all_.data(), all_.size());
+        note_write(call_.recv, call_.count * sizeof(T));
         for (std::size_t i = 0; i < call_.count; ++i) {
             T sum = terms[i];
             for (std::size_t r = 1; r < static_cast<std::size_t>(group().size); ++r) sum = join(sum, terms[r * call_.count + i]);
@@ -233,6 +234,7 @@ private:
         std::vector<std::uint16_t> terms(call_.count * static_cast<std::size_t>(group().size));
         std::memcpy(terms.data(), all_.data(), all_.size());
         const auto widen = [](std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t{bits} << 16); };
+        note_write(call_.recv, call_.count * sizeof(std::uint16_t));
         for (std::size_t i = 0; i < call_.count; ++i) {
             std::uint16_t sum = terms[i];
             for (std::size_t r = 1; r < static_cast<std::size_t>(group().size); ++r) {

@@ -1,8 +1,10 @@
 #include "emulator/machine.hpp"
+#include "emulator/races.hpp"
 
 #include <boost/context/detail/fcontext.hpp>
 
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,6 +13,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <random>
 #include <set>
 #include <sstream>
@@ -27,7 +30,8 @@ namespace {
 namespace context = boost::context::detail;
 using Location = std::source_location;
 
-constexpr std::size_t stack_bytes = 256 << 10;
+constexpr std::size_t stack_bytes = 256 << 10, page = 4096;
+constexpr std::size_t fiber_sets = races::watched ? 4 : 1;  // blocks take turns: races between them hide behind equal fibers
 constexpr std::uint64_t sector_bytes = 32;
 constexpr std::uint64_t bank_bytes = 4, banks = 32;
 
@@ -38,10 +42,30 @@ struct Fiber {
     State state = State::ready;
     Location where;                ///< of the barrier or exchange it waits at
     std::uint64_t exchanges = 0;   ///< parity chooses the bank of slots
+    std::uint64_t block_barriers = 0, warp_barriers = 0;  ///< parity chooses the token
+    std::vector<AsyncCopy> copies;  ///< cp.async under way, oldest first
+    std::uint32_t open_group = 1;   ///< number of the group of copies that is not committed yet
     context::fcontext_t resume{};
-    std::byte* stack = nullptr;    ///< lowest address
+    std::size_t stack = 0;         ///< index
     std::map<const char*, std::map<std::uint32_t, std::uint64_t>> occurrence;  ///< of accesses by file and line, when counting
 };
+
+/// A stack and the sanitizer's idea of who runs on it: they stay together, or one thread's locals look like another's.
+struct Stack {
+    std::byte* lowest = nullptr;
+    void* fiber = nullptr;
+};
+
+/// Addresses that barriers and starts are told apart by; fresh in each block.
+struct Tokens {
+    struct Pair {
+        char at[2][8];  // nobody is two barriers ahead of a thread that has not left the one before
+    };
+    char start[8];
+    Pair block;
+    Pair warp[32];
+};
+static_assert(sizeof(Tokens) <= page);
 
 /// One warp instruction on memory: which addresses its lanes ask for.
 struct WarpAccess {
@@ -55,18 +79,22 @@ struct WarpAccess {
 struct Machine {
     std::mt19937_64 random{1};
     std::vector<Fiber> fibers;
+    std::vector<Stack> stacks;     ///< sets of fibers.size()
+    std::uint64_t turn = 0;        ///< blocks run
+    void* host = nullptr;          ///< the sanitizer's fiber that runs the grid
+    std::unique_ptr<char[]> end;   ///< token of the grid's end
     Fiber* current = nullptr;
     Block block;
     const KernelInfo* kernel = nullptr;
     const std::function<void()>* body = nullptr;
     context::fcontext_t scheduler{};
     std::byte* shared = nullptr;
+    Tokens* tokens = nullptr;
     std::vector<std::byte> slots;  ///< [warp][parity][lane]
     bool counting = false;
     std::map<std::string, Counters> counters;
     Counters* at = nullptr;
     std::map<std::tuple<int, const char*, std::uint32_t, std::uint64_t>, WarpAccess> accesses;  ///< of the running block
-    int report_pipe = -1;
 #ifdef RF_EMULATOR_ASAN
     const void* scheduler_stack = nullptr;
     std::size_t scheduler_stack_bytes = 0;
@@ -110,9 +138,12 @@ void enter(context::transfer_t from) {
     __sanitizer_finish_switch_fiber(nullptr, &m.scheduler_stack, &m.scheduler_stack_bytes);
 #endif
     m.scheduler = from.fctx;
+    races::acquire(m.tokens->start);
     (*m.body)();
     Fiber& self = *m.current;
     self.state = State::done;
+    races::release(m.end.get());
+    races::become(m.host);
 #ifdef RF_EMULATOR_ASAN
     __sanitizer_start_switch_fiber(nullptr, m.scheduler_stack, m.scheduler_stack_bytes);
 #endif
@@ -126,6 +157,7 @@ void wait(State state, const Location& where) {
     Fiber& self = *m.current;
     self.state = state;
     self.where = where;
+    races::become(m.host);
     void* save = nullptr;
 #ifdef RF_EMULATOR_ASAN
     before_switch(&save, m.scheduler_stack, m.scheduler_stack_bytes);
@@ -139,22 +171,23 @@ void run(Fiber& fiber) {
     Machine& m = machine();
     m.current = &fiber;
     void* save = nullptr;
-    before_switch(&save, fiber.stack, stack_bytes);
+    races::become(m.stacks[fiber.stack].fiber);
+    before_switch(&save, m.stacks[fiber.stack].lowest, stack_bytes);
     fiber.resume = context::jump_fcontext(fiber.resume, nullptr).fctx;
     after_switch(save);
 }
 
 void make_fibers(std::size_t count) {
     Machine& m = machine();
-    const std::size_t have = m.fibers.size();
-    if (have >= count) return;
-    m.fibers.resize(count);
-    for (std::size_t i = have; i < count; ++i) {
+    if (m.fibers.size() < count) m.fibers.resize(count);
+    const std::size_t have = m.stacks.size();
+    if (have < fiber_sets * m.fibers.size()) m.stacks.resize(fiber_sets * m.fibers.size());
+    for (std::size_t i = have; i < m.stacks.size(); ++i) {
         // The lowest page stays closed: a stack that grows too far is a fault, not a corruption.
-        void* block = mmap(nullptr, stack_bytes + 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (block == MAP_FAILED || mprotect(static_cast<char*>(block) + 4096, stack_bytes, PROT_READ | PROT_WRITE) != 0)
+        void* block = mmap(nullptr, stack_bytes + page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (block == MAP_FAILED || mprotect(static_cast<char*>(block) + page, stack_bytes, PROT_READ | PROT_WRITE) != 0)
             report("no memory for the stacks of a block");
-        m.fibers[i].stack = static_cast<std::byte*>(block) + 4096;
+        m.stacks[i] = {static_cast<std::byte*>(block) + page, races::make()};
     }
 }
 
@@ -178,13 +211,14 @@ bool release(std::size_t begin, std::size_t end, State state, const char* what) 
                 }
         }
         if (!first) first = &f;
-        if (f.where.line() != first->where.line() || std::strcmp(f.where.file_name(), first->where.file_name()) != 0) {
+        if (f.where.line() != first->where.line() || f.where.column() != first->where.column() || std::strcmp(f.where.file_name(), first->where.file_name()) != 0) {
             m.current = &f;
             report(std::string("divergent ") + what + ": thread " + describe(first->thread.index) + " waits at " + describe(first->where) + ", thread " +
                    describe(f.thread.index) + " at " + describe(f.where));
         }
     }
     for (std::size_t i = begin; i < end; ++i) m.fibers[i].state = State::ready;
+    if (m.at && state == State::at_block) ++m.at->barriers;
     return true;
 }
 
@@ -238,23 +272,56 @@ void count_block() {
     m.accesses.clear();
 }
 
+/// Shared memory and tokens of a block, fresh each time: what the block before left is gone. In other builds neighbours
+/// are guarded by the address sanitizer. Here they are a mapping, whose end makes the sanitizer forget who touched it.
+#ifdef RF_EMULATOR_TSAN
+void open_shared() {
+    Machine& m = machine();
+    void* block = mmap(nullptr, page + m.kernel->shared, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (block == MAP_FAILED) report("no memory for a block");
+    m.tokens = static_cast<Tokens*>(block);
+    m.shared = static_cast<std::byte*>(block) + page;
+    std::memset(m.shared, 0xff, m.kernel->shared);
+}
+void close_shared() {
+    Machine& m = machine();
+    munmap(m.tokens, page + m.kernel->shared);
+    m.shared = nullptr;
+}
+#else
+void open_shared() {
+    static Tokens tokens;
+    Machine& m = machine();
+    m.tokens = &tokens;
+    void* block = nullptr;
+    if (m.kernel->shared > 0 && posix_memalign(&block, 128, m.kernel->shared) != 0) report("no memory for a block");
+    m.shared = static_cast<std::byte*>(block);
+    if (m.shared) std::memset(m.shared, 0xff, m.kernel->shared);
+}
+void close_shared() { std::free(std::exchange(machine().shared, nullptr)); }
+#endif
+
 void run_block(std::size_t threads) {
     Machine& m = machine();
-    const std::size_t warps = threads / 32;
+    const std::size_t warps = threads / 32, set = m.turn++ % fiber_sets;
     const dim3& dims = m.block.threads;
-    m.slots.assign(warps * 2 * 32 * slot_bytes, std::byte{0xff});
-    // A fresh allocation each time: what the block before left is gone, and neighbours are guarded by the sanitizer.
-    m.shared = m.kernel->shared ? static_cast<std::byte*>(std::aligned_alloc(128, (m.kernel->shared + 127) / 128 * 128)) : nullptr;
-    if (m.shared) std::memset(m.shared, 0xff, m.kernel->shared);
+    {
+        const races::Quiet quiet;
+        m.slots.assign(warps * 2 * 32 * slot_bytes, std::byte{0xff});
+    }
+    open_shared();
     for (std::size_t i = 0; i < threads; ++i) {
         Fiber& f = m.fibers[i];
         const auto n = static_cast<unsigned>(i);
-        f.thread = {.index = {n % dims.x, n / dims.x % dims.y, n / dims.x / dims.y}, .lane = static_cast<int>(n % 32), .warp = static_cast<int>(n / 32), .copies = {}};
+        f.thread = {.index = {n % dims.x, n / dims.x % dims.y, n / dims.x / dims.y}, .lane = static_cast<int>(n % 32), .warp = static_cast<int>(n / 32)};
         f.state = State::ready;
-        f.exchanges = 0;
+        f.exchanges = f.block_barriers = f.warp_barriers = 0;
+        f.open_group = 1;
         f.occurrence.clear();
-        f.resume = context::make_fcontext(f.stack + stack_bytes, stack_bytes, enter);
+        f.stack = set * m.fibers.size() + i;
+        f.resume = context::make_fcontext(m.stacks[f.stack].lowest + stack_bytes, stack_bytes, enter);
     }
+    races::release(m.tokens->start);
     std::vector<std::size_t> order(warps);
     for (std::size_t w = 0; w < warps; ++w) order[w] = w;
     std::array<std::size_t, 32> lanes{};
@@ -288,16 +355,21 @@ void run_block(std::size_t threads) {
     }
     for (std::size_t i = 0; i < threads; ++i) {
         m.current = &m.fibers[i];
-        if (!m.fibers[i].thread.copies.empty()) report("the kernel ends with asynchronous copies that were never waited for");
+        if (!m.fibers[i].copies.empty()) report("the kernel ends with asynchronous copies that were never waited for");
     }
-    std::free(m.shared);
-    m.shared = nullptr;
+    m.current = nullptr;
+    close_shared();
     if (m.counting) count_block();
+}
+
+/// The sanitizers see calls of memcpy, but an exchange is no access to memory.
+__attribute__((optimize("no-tree-loop-distribute-patterns"))) void copy_unseen(std::byte* to, const std::byte* from, std::size_t bytes) {
+    for (std::size_t i = 0; i < bytes; ++i) to[i] = from[i];
 }
 
 }  // namespace
 
-Thread& this_thread() { return machine().current->thread; }
+const Thread& this_thread() { return machine().current->thread; }
 const Block& this_block() { return machine().block; }
 
 void* shared_memory(std::size_t bytes, std::size_t alignment) {
@@ -308,18 +380,44 @@ void* shared_memory(std::size_t bytes, std::size_t alignment) {
 }
 
 void block_barrier(const Location& where) {
-    if (Counters* c = machine().at; c && this_thread().lane == 0 && this_thread().warp == 0) ++c->barriers;
+    Machine& m = machine();
+    Fiber& self = *m.current;
+    const char* token = m.tokens->block.at[self.block_barriers++ % 2];
+    races::release(token);
     wait(State::at_block, where);
+    races::acquire(token);
 }
 
-void warp_barrier(const Location& where) { wait(State::at_warp, where); }
+void warp_barrier(const Location& where) {
+    Machine& m = machine();
+    Fiber& self = *m.current;
+    const char* token = m.tokens->warp[self.thread.warp].at[self.warp_barriers++ % 2];
+    races::release(token);
+    wait(State::at_warp, where);
+    races::acquire(token);
+}
+
+void add_copy(void* target, const void* source) {
+    Fiber& self = *machine().current;
+    const races::Quiet quiet;
+    self.copies.push_back({target, source, self.open_group});
+}
+void commit_copies() { ++machine().current->open_group; }
+bool take_copy(std::uint32_t pending, AsyncCopy& copy) {
+    Fiber& self = *machine().current;
+    // Committed, and not among the newest `pending` groups.
+    if (self.copies.empty() || self.copies.front().group + pending >= self.open_group) return false;
+    copy = self.copies.front();
+    self.copies.erase(self.copies.begin());
+    return true;
+}
 
 const std::byte* exchange(const void* value, std::size_t bytes, const Location& where) {
     Machine& m = machine();
     Fiber& self = *m.current;
     // Two banks in turn: nobody is two exchanges ahead of a lane that has not read yet.
     const std::size_t bank = (static_cast<std::size_t>(self.thread.warp) * 2 + self.exchanges++ % 2) * 32 * slot_bytes;
-    std::memcpy(m.slots.data() + bank + static_cast<std::size_t>(self.thread.lane) * slot_bytes, value, bytes);
+    copy_unseen(m.slots.data() + bank + static_cast<std::size_t>(self.thread.lane) * slot_bytes, static_cast<const std::byte*>(value), bytes);
     wait(State::at_warp, where);
     return m.slots.data() + bank;
 }
@@ -354,6 +452,8 @@ void run_grid(const KernelInfo& kernel, const std::function<void()>& body) {
     if (kernel.shared > 227 << 10) report(std::to_string(kernel.shared) + " bytes of shared memory asked for, a block has 227 KiB");
     if (kernel.grid.y > 65535 || kernel.grid.z > 65535) report("grid dimensions y and z end at 65535");
     make_fibers(threads);
+    m.host = races::current();
+    m.end = std::make_unique<char[]>(8);
     m.at = m.counting ? &m.counters[kernel.name] : nullptr;
     if (m.at) ++m.at->launches, m.at->blocks += std::uint64_t{kernel.grid.x} * kernel.grid.y * kernel.grid.z;
     m.block.threads = kernel.block;
@@ -366,9 +466,10 @@ void run_grid(const KernelInfo& kernel, const std::function<void()>& body) {
                          static_cast<unsigned>(b / kernel.grid.x / kernel.grid.y)};
         run_block(threads);
     }
+    races::acquire(m.end.get());
+    m.end.reset();
     m.kernel = nullptr;
     m.body = nullptr;
-    m.current = nullptr;
     m.at = nullptr;
 }
 
@@ -378,14 +479,21 @@ void count(bool on) { machine().counting = on; }
 void reset_counters() { machine().counters.clear(); }
 const std::map<std::string, Counters>& counters() { return machine().counters; }
 
-void report(const std::string& what) {
+std::string at_work() {
     const Machine& m = machine();
-    std::string text = "emulator: " + what;
-    if (m.kernel) text += std::string(" [kernel ") + m.kernel->name + ", block " + describe(m.block.index);
-    if (m.kernel && m.current) text += ", thread " + describe(m.current->thread.index);
-    if (m.kernel) text += "]";
-    text += '\n';
-    if (::write(m.report_pipe >= 0 ? m.report_pipe : STDERR_FILENO, text.data(), text.size()) < 0) std::_Exit(71);
+    if (!m.kernel) return {};
+    return std::string(" [kernel ") + m.kernel->name + ", block " + describe(m.block.index) +
+           (m.current ? ", thread " + describe(m.current->thread.index) : "") + "]";
+}
+
+bool is_stack_end(const void* address) {
+    const auto* at = static_cast<const std::byte*>(address);
+    return std::any_of(machine().stacks.begin(), machine().stacks.end(), [&](const Stack& s) { return at < s.lowest && at >= s.lowest - page; });
+}
+
+void report(const std::string& what) {
+    const std::string text = "emulator: " + what + at_work() + '\n';
+    if (::write(STDERR_FILENO, text.data(), text.size()) < 0) std::_Exit(71);
     std::_Exit(70);
 }
 
@@ -396,7 +504,7 @@ std::string trap(const std::function<void()>& body) {
     const pid_t child = fork();
     if (child == 0) {
         close(ends[0]);
-        machine().report_pipe = ends[1];
+        dup2(ends[1], STDERR_FILENO);  // the sanitizers' words too
         body();
         std::_Exit(0);
     }
@@ -412,3 +520,20 @@ std::string trap(const std::function<void()>& body) {
 }
 
 }  // namespace rf::emulator
+
+// What the sanitizers ask for and tell: their reports are preceded by what was at work.
+#ifdef RF_EMULATOR_ASAN
+extern "C" const char* __asan_default_options() { return "exitcode=70:detect_leaks=0:detect_stack_use_after_return=0"; }
+extern "C" void __asan_on_error() {
+    const std::string text = "emulator: an access that the address sanitizer does not allow" + rf::emulator::at_work() + '\n';
+    if (::write(STDERR_FILENO, text.data(), text.size()) < 0) std::_Exit(71);
+}
+#endif
+#ifdef RF_EMULATOR_TSAN
+// Called under the sanitizer's locks: plain system calls only.
+extern "C" const char* __tsan_default_options() { return "exitcode=70:halt_on_error=1:report_thread_leaks=0:history_size=4"; }
+extern "C" void __tsan_on_report(void*) {
+    const std::string text = "emulator: a race; its later access is of" + (rf::emulator::at_work().empty() ? " the host or a stream's copy" : rf::emulator::at_work()) + '\n';
+    if (syscall(SYS_write, STDERR_FILENO, text.data(), text.size()) < 0) std::_Exit(71);
+}
+#endif

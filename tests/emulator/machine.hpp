@@ -32,8 +32,6 @@ struct Thread {
     uint3 index{};
     int lane = 0;
     int warp = 0;
-    std::vector<AsyncCopy> copies;  ///< cp.async under way
-    std::uint32_t open_group = 1;   ///< number of the group that is not committed yet
 };
 
 struct Block {
@@ -63,7 +61,7 @@ struct Counters {
 };
 
 // --- for kernels (through device.cuh) ---
-Thread& this_thread();
+const Thread& this_thread();
 const Block& this_block();
 void* shared_memory(std::size_t bytes, std::size_t alignment);
 void block_barrier(const std::source_location& where);
@@ -73,6 +71,10 @@ void warp_barrier(const std::source_location& where);
 const std::byte* exchange(const void* value, std::size_t bytes, const std::source_location& where);
 void note_access(const void* address, std::size_t bytes, std::size_t alignment, Access kind, const std::source_location& where);
 void count_flops(std::uint64_t flops);
+/// cp.async: what is under way, and whether the oldest copy is in a committed group that is not among the newest `pending`.
+void add_copy(void* target, const void* source);
+void commit_copies();
+bool take_copy(std::uint32_t pending, AsyncCopy& copy);
 
 // --- for the runtime and tests ---
 /// Runs a whole grid now. `body` is called once in every thread.
@@ -87,10 +89,13 @@ std::uint64_t random_below(std::uint64_t n);
 void count(bool on);
 void reset_counters();
 const std::map<std::string, Counters>& counters();
-/// Prints "emulator: …" with the kernel, block and thread at work, and ends the program with exit code 70. Tests of the
-/// emulator itself take the text instead (`trap`).
+/// Prints "emulator: …" with the kernel, block and thread at work, and ends the program with exit code 70.
 [[noreturn]] void report(const std::string& what);
-/// Runs `body`; returns the text of the first report within, or an empty string.
+/// " [kernel k, block (0, 0, 0), thread (1, 0, 0)]" of what runs now.
+std::string at_work();
+/// The address lies just below the stack of an emulated thread.
+bool is_stack_end(const void* address);
+/// Runs `body` in a child process; returns what it and the sanitizers report, or an empty string.
 std::string trap(const std::function<void()>& body);
 
 }  // namespace rf::emulator

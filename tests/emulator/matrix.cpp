@@ -175,6 +175,8 @@ constexpr std::uint64_t wide = 64, deep = 4;  // of a tile of sums: fixed, so th
 /// op(X) as [columns][rows] in f32, rows padded with zeros to whole tiles.
 std::vector<float> unpacked(const void* x, const Layout& l, bool transposed, std::uint64_t rows, std::uint64_t columns, std::uint64_t padded) {
     std::vector<float> out(padded * columns);
+    for (std::uint64_t j = 0; j < l.columns; ++j)
+        note_read(static_cast<const std::byte*>(x) + j * static_cast<std::uint64_t>(l.ld) * size_of(l.type), l.rows * size_of(l.type));
     for (std::uint64_t j = 0; j < columns; ++j)
         for (std::uint64_t i = 0; i < rows; ++i) {
             const auto ld = static_cast<std::uint64_t>(l.ld);
@@ -211,6 +213,10 @@ float finish(const Problem& p, std::uint64_t i, std::uint64_t j, float x) {
 }
 
 void multiply(const Problem& p, const Operands& o) {
+    for (std::uint64_t j = 0; j < p.d.columns; ++j)
+        note_write(static_cast<std::byte*>(o.d) + j * static_cast<std::uint64_t>(p.d.ld) * size_of(p.d.type), p.d.rows * size_of(p.d.type));
+    if (p.op.epilogue == CUBLASLT_EPILOGUE_DRELU) note_read(p.op.aux, p.mask_bytes());
+    if (p.op.epilogue == CUBLASLT_EPILOGUE_RELU_AUX) note_write(p.op.aux, p.mask_bytes());
     const std::uint64_t m = p.m(), n = p.n(), k = p.k(), rows = (m + wide - 1) / wide * wide, columns = (n + deep - 1) / deep * deep;
     const std::vector<float> a = unpacked(o.a, p.a, p.op.trans_a == CUBLAS_OP_T, m, k, rows);
     // [k][n]: B is seen transposed.

@@ -2,6 +2,7 @@
 /// pages, closed itself while host code runs; what it held before is gone, what it holds at first is not a number.
 
 #include "emulator/machine.hpp"
+#include "emulator/races.hpp"
 #include "emulator/runtime.hpp"
 
 #include <dlfcn.h>
@@ -16,6 +17,10 @@
 #include <map>
 #include <string>
 #include <vector>
+
+#ifdef RF_EMULATOR_ASAN
+#include <sanitizer/asan_interface.h>
+#endif
 
 namespace rf::emulator {
 
@@ -36,17 +41,18 @@ struct Memory {
     std::map<const std::byte*, Allocation> device;   ///< live and freed, by begin; addresses are not used again
     std::map<const std::byte*, std::size_t> pinned;
     std::size_t used = 0;
-    std::size_t limit = std::size_t{8} << 30;
     bool open = false;
 };
 
 Memory& memory() {
-    static Memory m = [] {
-        Memory made;
-        if (const char* bytes = std::getenv("RF_EMULATOR_MEMORY")) made.limit = std::strtoull(bytes, nullptr, 10);
-        return made;
-    }();
+    static Memory m;
     return m;
+}
+
+/// Bytes of the emulated device.
+std::size_t limit() {
+    const char* bytes = std::getenv("RF_EMULATOR_MEMORY");
+    return bytes ? std::strtoull(bytes, nullptr, 10) : std::size_t{8} << 30;
 }
 
 std::size_t round_up(std::size_t n, std::size_t unit) { return (n + unit - 1) / unit * unit; }
@@ -87,6 +93,7 @@ void on_fault(int, siginfo_t* info, void* context) {
     const auto* machine_state = static_cast<const ucontext_t*>(context);
     const std::string line = source_line(reinterpret_cast<const void*>(machine_state->uc_mcontext.gregs[REG_RIP]));
     const Allocation* a = nearest(at);
+    if (is_stack_end(at)) report("a thread uses more stack than the emulator gives it" + line);
     const char* who = memory().open ? "device work" : "host code";
     if (!a) report(std::string(who) + " touches memory that does not exist" + line);
     report(std::string(who) + " touches " + (a->live ? "" : "freed memory: ") + place_in(*a, at) + line);
@@ -104,6 +111,20 @@ void watch_faults() {
         return true;
     }();
     static_cast<void>(watching);
+}
+
+/// What an allocation's open pages hold before and after it is nobody's: the address sanitizer then names the line of an
+/// access, the canary is for code built without it.
+void guard([[maybe_unused]] const Allocation& a, [[maybe_unused]] bool on) {
+#ifdef RF_EMULATOR_ASAN
+    const std::size_t front = static_cast<std::size_t>(a.begin - a.pages), back = a.open_bytes - front - a.size;
+    if (on) {
+        __asan_poison_memory_region(a.pages, front);
+        __asan_poison_memory_region(a.begin + a.size, back);
+    } else {
+        __asan_unpoison_memory_region(a.pages, a.open_bytes);
+    }
+#endif
 }
 
 void check_canaries(const Allocation& a) {
@@ -172,17 +193,17 @@ cudaError_t cudaMalloc(void** result, std::size_t bytes) {
         *result = nullptr;
         return cudaSuccess;
     }
-    if (m.used + bytes > m.limit) return cudaErrorMemoryAllocation;
+    if (m.used + bytes > limit()) return fail_with(cudaErrorMemoryAllocation);
     const std::size_t padded = round_up(bytes, alignment), open_bytes = round_up(padded, page);
     void* block = mmap(nullptr, open_bytes + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (block == MAP_FAILED) return cudaErrorMemoryAllocation;
+    if (block == MAP_FAILED) return fail_with(cudaErrorMemoryAllocation);
     auto* pages = static_cast<std::byte*>(block) + page;
     mprotect(pages, open_bytes, PROT_READ | PROT_WRITE);
     std::byte* begin = pages + open_bytes - padded;
     std::memset(pages, canary, open_bytes);
     std::memset(begin, poison, bytes);
     if (!m.open) mprotect(pages, open_bytes, PROT_NONE);
-    m.device[begin] = {begin, bytes, pages, open_bytes};
+    guard(m.device[begin] = {begin, bytes, pages, open_bytes}, true);
     m.used += bytes;
     *result = begin;
     return cudaSuccess;
@@ -198,6 +219,7 @@ cudaError_t cudaFree(void* p) {
     Allocation& a = found->second;
     mprotect(a.pages, a.open_bytes, PROT_READ | PROT_WRITE);
     check_canaries(a);
+    guard(a, false);
     // The pages go, the addresses stay taken: a later touch is told from one of other memory.
     madvise(a.pages, a.open_bytes, MADV_DONTNEED);
     mprotect(a.pages, a.open_bytes, PROT_NONE);
@@ -209,7 +231,7 @@ cudaError_t cudaFree(void* p) {
 cudaError_t cudaMallocHost(void** result, std::size_t bytes) {
     refuse_in_capture("cudaMallocHost");
     *result = std::malloc(bytes ? bytes : 1);
-    if (!*result) return cudaErrorMemoryAllocation;
+    if (!*result) return fail_with(cudaErrorMemoryAllocation);
     std::memset(*result, poison, bytes);
     memory().pinned[static_cast<std::byte*>(*result)] = bytes;
     return cudaSuccess;
@@ -225,8 +247,8 @@ cudaError_t cudaFreeHost(void* p) {
 }
 
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
-    *total = memory().limit;
-    *free = memory().limit - memory().used;
+    *total = limit();
+    *free = limit() - memory().used;
     return cudaSuccess;
 }
 
@@ -253,13 +275,15 @@ cudaError_t cudaMemset(void* p, int value, std::size_t bytes) {
 /// From the host: read when the copy runs. To the host: what stood there is gone at once, the data comes when it runs.
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
     check_copy("cudaMemcpyAsync", to, from, bytes, true);
-    cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
-    cudaStreamIsCapturing(stream, &capturing);
-    if (!touches_device(to) && capturing == cudaStreamCaptureStatusNone) std::memset(to, 0xFB, bytes);
-    enqueue(stream, "cudaMemcpyAsync", [=] {
-        check_copy("cudaMemcpyAsync", to, from, bytes, true);
-        std::memmove(to, from, bytes);
-    });
+    enqueue(
+        stream, "cudaMemcpyAsync",
+        [=] {
+            check_copy("cudaMemcpyAsync", to, from, bytes, true);
+            std::memmove(to, from, bytes);
+        },
+        [=] {
+            if (!touches_device(to)) std::memset(to, 0xFB, bytes);
+        });
     return cudaSuccess;
 }
 

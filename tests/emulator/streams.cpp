@@ -2,11 +2,13 @@
 /// host's own thread: first in, first out within a stream, in random order between streams.
 
 #include "emulator/machine.hpp"
+#include "emulator/races.hpp"
 #include "emulator/runtime.hpp"
 
 #include <sched.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -20,8 +22,13 @@
 
 namespace rf::emulator {
 
+/// An address to tell the race checker which release an acquire belongs to.
+using Token = std::shared_ptr<char[]>;
+Token make_token() { return races::watched ? std::make_shared<char[]>(8) : nullptr; }
+
 struct EventState {
     std::uint64_t recorded = 0, done = 0;  ///< number of the newest record, and of the newest that was reached
+    Token token;                           ///< of the newest record
 };
 
 /// What a stream holds: work of one or two phases, a record, or a wait.
@@ -32,34 +39,84 @@ struct Item {
     std::function<bool()> poll;             ///< of a transfer under way
     std::shared_ptr<EventState> record, wait;
     std::uint64_t number = 0;               ///< of the record
+    std::function<void()> issued;           ///< when the program asks for it
+    Token host = make_token();              ///< the host's deeds up to the call
+    Token token;                            ///< of the record
 };
-using Program = std::deque<Item>;
+
+/// Items one after the other, and who the race checker takes for the one that runs them.
+struct Program {
+    std::deque<Item> items;
+    void* fiber = nullptr;
+    Token done;                             ///< what ran here
+};
 
 struct Capture {
     cudaStream_t origin = nullptr;
     std::vector<cudaStream_t> streams;      ///< in order of joining
     std::vector<Program> programs;          ///< one for each of them
     std::vector<std::set<const EventState*>> waited;  ///< events each has waited for
+    bool ended = false;
+
+    void join(cudaStream_t stream) {
+        streams.push_back(stream);
+        programs.emplace_back();
+        waited.emplace_back();
+    }
+    std::size_t index_of(cudaStream_t stream) const { return static_cast<std::size_t>(std::find(streams.begin(), streams.end(), stream) - streams.begin()); }
 };
 
 enum class Progress { none, some, waiting };  ///< waiting: a transfer is under way
 
-/// The head of a program, if it can go on. Finished items leave.
-Progress advance(Program& program) {
-    if (program.empty()) return Progress::none;
-    Item& item = program.front();
+/// What an item does when it runs; false: it is not done yet.
+bool perform(Item& item) {
     if (item.wait) {
-        if (item.wait->done < item.number) return Progress::none;
+        races::acquire(item.token.get());
     } else if (item.record) {
         item.record->done = std::max(item.record->done, item.number);
+        races::release(item.token.get());
     } else if (item.start) {
         if (!item.poll) item.poll = item.start();
-        if (!item.poll()) return Progress::waiting;
+        return item.poll();
     } else {
         item.run();
     }
-    program.pop_front();
+    return true;
+}
+
+/// The head of a program, if it can go on. Finished items leave.
+Progress advance(Program& program) {
+    if (program.items.empty()) return Progress::none;
+    Item& item = program.items.front();
+    if (item.wait && item.wait->done < item.number) return Progress::none;
+    void* const self = races::current();
+    if (program.fiber != self) races::become(program.fiber);
+    races::acquire(item.host.get());
+    const bool done = perform(item);
+    races::release(program.done.get());
+    if (program.fiber != self) races::become(self);
+    if (!done) return Progress::waiting;
+    const races::Quiet quiet;
+    program.items.pop_front();
     return Progress::some;
+}
+
+/// Fibers of programs that have ended, for new ones: the sanitizer has a few thousand.
+std::vector<void*>& spare_fibers() {
+    static std::vector<void*> spare;
+    return spare;
+}
+Program make_program() {
+    Program made;
+    made.done = make_token();
+    if (!races::watched) return made;
+    if (spare_fibers().empty()) spare_fibers().push_back(races::make());
+    made.fiber = spare_fibers().back();
+    spare_fibers().pop_back();
+    return made;
+}
+void end_program(Program& program) {
+    if (program.fiber) spare_fibers().push_back(std::exchange(program.fiber, nullptr));
 }
 
 /// One random program that can go on does. `waiting`: none could but transfers are under way.
@@ -81,7 +138,7 @@ Progress advance_any(const Programs& programs) {
 }  // namespace rf::emulator
 
 struct CUstream_st {
-    rf::emulator::Program queue;
+    rf::emulator::Program queue = rf::emulator::make_program();
     std::shared_ptr<rf::emulator::Capture> capture;
 };
 struct CUevent_st {
@@ -92,7 +149,7 @@ struct CUgraph_st {
     std::vector<rf::emulator::Program> programs;
 };
 struct CUgraphExec_st {
-    std::vector<rf::emulator::Program> programs;
+    std::vector<rf::emulator::Program> programs;  ///< the first is the origin's
 };
 
 namespace rf::emulator {
@@ -102,11 +159,14 @@ namespace {
 struct Runtime {
     std::vector<cudaStream_t> streams;
     bool running = false;
-    int device = 0, devices = 8;
-    Runtime() {
-        if (const char* n = std::getenv("RF_EMULATOR_DEVICES")) devices = std::atoi(n);
-    }
+    int device = 0;
 };
+/// The environment's number, or `otherwise`.
+int setting(const char* name, int otherwise) {
+    const char* text = std::getenv(name);
+    return text ? std::atoi(text) : otherwise;
+}
+int devices() { return setting("RF_EMULATOR_DEVICES", 8); }
 Runtime& runtime() {
     static Runtime r;
     return r;
@@ -121,7 +181,7 @@ void check_stream(cudaStream_t stream, const char* call) {
 std::string what_waits() {
     std::string text;
     for (const CUstream_st* s : runtime().streams)
-        if (!s->queue.empty()) text += (text.empty() ? "" : ", ") + std::string(s->queue.front().wait ? "a wait for an event" : s->queue.front().name);
+        if (!s->queue.items.empty()) text += (text.empty() ? "" : ", ") + std::string(s->queue.items.front().wait ? "a wait for an event" : s->queue.items.front().name);
     return text;
 }
 
@@ -131,10 +191,11 @@ std::vector<Program*> queues() {
     return list;
 }
 
-/// While operations run: device memory is open, and none of them may call the runtime.
+/// Operations run, device memory is open.
 struct Running {
     Running() {
-        if (std::exchange(runtime().running, true)) report("an operation of a stream calls the runtime");
+        if (runtime().running) report("an operation of a stream calls the runtime");
+        runtime().running = true;
         open_device_memory(true);
     }
     ~Running() {
@@ -146,36 +207,50 @@ struct Running {
 };
 
 void run_until(const std::function<bool()>& reached) {
+    using Clock = std::chrono::steady_clock;
     const Running running;
+    Clock::time_point since{};  // nothing but transfers under way
     while (!reached()) {
         const Progress p = advance_any(queues());
         if (p == Progress::none) report("the streams are stuck: nothing can run (" + what_waits() + ")");
-        if (p == Progress::waiting) sched_yield();
+        if (p != Progress::waiting) {
+            since = {};
+            continue;
+        }
+        sched_yield();
+        if (since == Clock::time_point{}) since = Clock::now();
+        if (Clock::now() - since > std::chrono::seconds(setting("RF_EMULATOR_PATIENCE", 300)))
+            report("the streams are stuck: transfers stay under way (" + what_waits() + ")");
     }
 }
 
-/// Up to so many operations, as far as some can run.
+/// Up to so many operations that can run.
 void run_some(std::uint64_t steps) {
     const Running running;
-    while (steps-- > 0 && advance_any(queues()) == Progress::some) {
-    }
+    while (steps > 0 && advance_any(queues()) == Progress::some) --steps;
 }
 
 Program& program_of(cudaStream_t stream) {
-    if (!stream->capture) return stream->queue;
-    Capture& c = *stream->capture;
-    return c.programs[static_cast<std::size_t>(std::find(c.streams.begin(), c.streams.end(), stream) - c.streams.begin())];
+    return stream->capture ? stream->capture->programs[stream->capture->index_of(stream)] : stream->queue;
 }
 
 void put(cudaStream_t stream, Item item) {
     check_stream(stream, item.name.c_str());
-    program_of(stream).push_back(std::move(item));
+    if (item.issued && !stream->capture) item.issued();
+    const Token host = item.host;
+    {
+        const races::Quiet quiet;
+        program_of(stream).items.push_back(std::move(item));
+    }
+    races::release(host.get());
     maybe_run();
 }
 
 }  // namespace
 
-void enqueue(cudaStream_t stream, const char* name, std::function<void()> run) { put(stream, {.name = name, .run = std::move(run)}); }
+void enqueue(cudaStream_t stream, const char* name, std::function<void()> run, std::function<void()> issued) {
+    put(stream, {.name = name, .run = std::move(run), .issued = std::move(issued)});
+}
 void enqueue_transfer(cudaStream_t stream, const char* name, std::function<std::function<bool()>()> start) {
     put(stream, {.name = name, .start = std::move(start)});
 }
@@ -184,8 +259,12 @@ void enqueue_kernel(cudaStream_t stream, const KernelInfo& kernel, std::function
 }
 
 void finish_all_work() {
-    run_until([] { return std::all_of(runtime().streams.begin(), runtime().streams.end(), [](const CUstream_st* s) { return s->queue.empty(); }); });
+    run_until([] { return std::all_of(runtime().streams.begin(), runtime().streams.end(), [](const CUstream_st* s) { return s->queue.items.empty(); }); });
+    for (const CUstream_st* s : runtime().streams) races::acquire(s->queue.done.get());
 }
+
+void note_read(const void* memory, std::size_t bytes) { races::read(memory, bytes); }
+void note_write(void* memory, std::size_t bytes) { races::write(memory, bytes); }
 
 void refuse_in_capture(const char* call) {
     for (const CUstream_st* s : runtime().streams)
@@ -199,33 +278,47 @@ void maybe_run() {
 
 namespace {
 
-/// A replay of a graph: its programs in a random legal order.
-std::function<bool()> replay(const std::vector<Program>& captured) {
-    // Events of a capture live in it: each replay has its own.
-    auto programs = std::make_shared<std::vector<Program>>(captured);
-    std::map<const EventState*, std::shared_ptr<EventState>> fresh;
-    for (Program& program : *programs) {
-        for (Item& item : program) {
-            for (auto* event : {&item.record, &item.wait}) {
-                if (!*event) continue;
-                auto& own = fresh[event->get()];
-                if (!own) own = std::make_shared<EventState>();
-                *event = own;
-            }
+/// A replay of a graph: its programs in a random legal order, in pieces between which other streams have their turn.
+/// Events of a capture live in it: each replay has its own.
+class Replay {
+public:
+    explicit Replay(const std::vector<Program>& captured) : programs_(captured) {
+        for (std::size_t i = 0; i < programs_.size(); ++i) {
+            Program& program = programs_[i];
+            program.done = make_token();
+            // The origin's work belongs to the stream that launched; the others are forked from it.
+            program.fiber = i == 0 ? races::current() : make_program().fiber;
+            for (Item& item : program.items) renew(item);
         }
     }
-    return [programs] {
+    bool poll() {
         std::vector<Program*> list;
-        for (Program& p : *programs) list.push_back(&p);
-        while (true) {
+        for (Program& p : programs_) list.push_back(&p);
+        while (random_below(4) != 0) {
             const Progress p = advance_any(list);
-            if (p == Progress::waiting) return false;
             if (p == Progress::some) continue;
-            if (std::any_of(list.begin(), list.end(), [](const Program* q) { return !q->empty(); })) report("a replayed graph is stuck");
+            if (p == Progress::waiting) return false;
+            if (std::any_of(list.begin(), list.end(), [](const Program* q) { return !q->items.empty(); })) report("a replayed graph is stuck");
+            for (std::size_t i = 1; i < programs_.size(); ++i) end_program(programs_[i]);
             return true;
         }
-    };
-}
+        return false;
+    }
+
+private:
+    void renew(Item& item) {
+        for (auto* event : {&item.record, &item.wait}) {
+            if (!*event) continue;
+            auto& own = events_[event->get()];
+            if (!own) own = std::make_shared<EventState>(EventState{.token = make_token()});
+            *event = own;
+            item.token = own->token;
+        }
+    }
+
+    std::vector<Program> programs_;
+    std::map<const EventState*, std::shared_ptr<EventState>> events_;
+};
 
 cudaError_t& last_error() {
     static cudaError_t code = cudaSuccess;
@@ -233,6 +326,9 @@ cudaError_t& last_error() {
 }
 
 }  // namespace
+
+cudaError_t fail_with(cudaError_t code) { return last_error() = code; }
+
 }  // namespace rf::emulator
 
 using namespace rf::emulator;
@@ -240,12 +336,12 @@ using namespace rf::emulator;
 extern "C" {
 
 cudaError_t cudaGetDeviceCount(int* count) {
-    *count = runtime().devices;
-    if (runtime().devices > 0) return cudaSuccess;
-    return last_error() = cudaErrorNoDevice;
+    *count = devices();
+    if (devices() > 0) return cudaSuccess;
+    return fail_with(cudaErrorNoDevice);
 }
 cudaError_t cudaSetDevice(int device) {
-    if (device < 0 || device >= runtime().devices) return last_error() = cudaErrorInvalidDevice;
+    if (device < 0 || device >= devices()) return fail_with(cudaErrorInvalidDevice);
     runtime().device = device;
     return cudaSuccess;
 }
@@ -295,22 +391,27 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     check_stream(stream, "cudaStreamDestroy");
-    run_until([&] { return stream->queue.empty(); });
+    if (stream->capture) report("cudaStreamDestroy of a stream that is captured");
+    run_until([&] { return stream->queue.items.empty(); });
     std::erase(runtime().streams, stream);
+    end_program(stream->queue);
     delete stream;
     return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     check_stream(stream, "cudaStreamSynchronize");
     if (stream->capture) report("cudaStreamSynchronize of a stream that is captured");
-    run_until([&] { return stream->queue.empty(); });
+    run_until([&] { return stream->queue.items.empty(); });
+    races::acquire(stream->queue.done.get());
     return cudaSuccess;
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
     check_stream(stream, "cudaStreamQuery");
     if (stream->capture) report("cudaStreamQuery of a stream that is captured");
     run_some(1);  // a program that polls gets on
-    return stream->queue.empty() ? cudaSuccess : cudaErrorNotReady;
+    if (!stream->queue.items.empty()) return cudaErrorNotReady;
+    races::acquire(stream->queue.done.get());
+    return cudaSuccess;
 }
 cudaError_t cudaDeviceSynchronize() {
     refuse_in_capture("cudaDeviceSynchronize");
@@ -330,35 +431,32 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     check_stream(stream, "cudaEventRecord");
     event->capture = stream->capture;
     if (stream->capture) event->state = std::make_shared<EventState>();  // a node of the graph, not a point in time
-    put(stream, {.name = "cudaEventRecord", .record = event->state, .number = ++event->state->recorded});
+    event->state->token = make_token();
+    put(stream, {.name = "cudaEventRecord", .record = event->state, .number = ++event->state->recorded, .token = event->state->token});
     return cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
     check_stream(stream, "cudaStreamWaitEvent");
     if (event->state->recorded == 0) return cudaSuccess;
-    if (event->capture && !stream->capture) {
-        stream->capture = event->capture;  // the stream joins the capture
-        stream->capture->streams.push_back(stream);
-        stream->capture->programs.emplace_back();
-        stream->capture->waited.emplace_back();
-    }
+    if (event->capture && event->capture->ended) report("cudaStreamWaitEvent: the event was recorded in a capture that has ended");
+    if (event->capture && !stream->capture) (stream->capture = event->capture)->join(stream);
     if (event->capture != stream->capture) report("cudaStreamWaitEvent: the event was not recorded in this capture");
-    if (stream->capture) {
-        const auto& all = stream->capture->streams;
-        stream->capture->waited[static_cast<std::size_t>(std::find(all.begin(), all.end(), stream) - all.begin())].insert(event->state.get());
-    }
-    put(stream, {.name = "cudaStreamWaitEvent", .wait = event->state, .number = event->state->recorded});
+    if (stream->capture) stream->capture->waited[stream->capture->index_of(stream)].insert(event->state.get());
+    put(stream, {.name = "cudaStreamWaitEvent", .wait = event->state, .number = event->state->recorded, .token = event->state->token});
     return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     if (event->capture) report("cudaEventSynchronize of an event that was recorded in a capture");
     run_until([&] { return event->state->done >= event->state->recorded; });
+    if (event->state->recorded > 0) races::acquire(event->state->token.get());
     return cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
     if (event->capture) report("cudaEventQuery of an event that was recorded in a capture");
-    run_some(1);  // a program that polls gets on
-    return event->state->done >= event->state->recorded ? cudaSuccess : cudaErrorNotReady;
+    run_some(1);
+    if (event->state->done < event->state->recorded) return cudaErrorNotReady;
+    if (event->state->recorded > 0) races::acquire(event->state->token.get());
+    return cudaSuccess;
 }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
@@ -366,9 +464,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
     if (stream->capture) report("cudaStreamBeginCapture of a stream that is captured already");
     stream->capture = std::make_shared<Capture>();
     stream->capture->origin = stream;
-    stream->capture->streams = {stream};
-    stream->capture->programs.resize(1);
-    stream->capture->waited.resize(1);
+    stream->capture->join(stream);
     return cudaSuccess;
 }
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
@@ -380,12 +476,13 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
     check_stream(stream, "cudaStreamEndCapture");
     const std::shared_ptr<Capture> c = stream->capture;
     if (!c || c->origin != stream) report("cudaStreamEndCapture of a stream whose capture did not begin there");
+    c->ended = true;
     for (CUstream_st* s : c->streams) s->capture.reset();
     // Every forked stream must end in a record that another stream of the capture waits for.
     for (std::size_t i = 1; i < c->programs.size(); ++i) {
-        const Item* last = c->programs[i].empty() ? nullptr : &c->programs[i].back();
+        const Item* last = c->programs[i].items.empty() ? nullptr : &c->programs[i].items.back();
         const bool joined = last && last->record && std::any_of(c->waited.begin(), c->waited.end(), [&](const auto& w) { return w.count(last->record.get()) > 0; });
-        if (!joined && !(last && last->wait && c->programs[i].size() == 1)) report("cudaStreamEndCapture: a forked stream was not joined");
+        if (!joined && !(last && last->wait && c->programs[i].items.size() == 1)) report("cudaStreamEndCapture: a forked stream was not joined");
     }
     *graph = new CUgraph_st{c->programs};
     return cudaSuccess;
@@ -395,8 +492,14 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* ready, cudaGraph_t graph, unsi
     return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
+    check_stream(stream, "cudaGraphLaunch");
     if (stream->capture) report("cudaGraphLaunch into a stream that is captured");
-    enqueue_transfer(stream, "cudaGraphLaunch", [programs = graph->programs] { return replay(programs); });
+    for (const Program& program : graph->programs)
+        for (const Item& item : program.items)
+            if (item.issued) item.issued();
+    enqueue_transfer(stream, "cudaGraphLaunch", [programs = graph->programs] {
+        return [replay = std::make_shared<Replay>(programs)] { return replay->poll(); };
+    });
     return cudaSuccess;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {

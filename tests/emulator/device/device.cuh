@@ -98,25 +98,17 @@ inline void copy_async(void* shared, const void* global, bool valid = true, Wher
     emulator::note_access(shared, 16, 16, emulator::Access::shared_store, where);
     auto* target = static_cast<std::uint64_t*>(shared);
     target[0] = target[1] = ~std::uint64_t{0};
-    emulator::this_thread().copies.push_back({shared, valid ? global : nullptr, emulator::this_thread().open_group});
+    emulator::add_copy(shared, valid ? global : nullptr);
 }
-inline void copy_async_commit() { ++emulator::this_thread().open_group; }
+inline void copy_async_commit() { emulator::commit_copies(); }
 template <int Pending>
 inline void copy_async_wait() {
-    auto& thread = emulator::this_thread();
-    auto& copies = thread.copies;
-    std::size_t left = 0;
-    for (std::size_t i = 0; i < copies.size(); ++i) {
-        const auto& copy = copies[i];
-        if (copy.group + Pending >= thread.open_group) {  // not committed, or among the newest Pending groups
-            copies[left++] = copy;
-            continue;
-        }
+    emulator::AsyncCopy copy;
+    while (emulator::take_copy(Pending, copy)) {
         auto* target = static_cast<std::uint64_t*>(copy.target);
         const auto* source = static_cast<const std::uint64_t*>(copy.source);
         for (int half = 0; half < 2; ++half) target[half] = source ? source[half] : 0;
     }
-    copies.resize(left);
 }
 
 namespace detail {
