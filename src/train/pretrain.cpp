@@ -1,5 +1,6 @@
 #include "train/pretrain.hpp"
 
+#include "comm/device_choice.hpp"
 #include "core/build.hpp"
 #include "core/cpu.hpp"
 #include "core/log.hpp"
@@ -144,6 +145,7 @@ private:
     ModelConfig config_;
     Schedule lr_, alpha_;
     Vocabulary vocab_;
+    Device device_;           ///< chosen before the ranks are split into groups
     ParallelGrid grid_;
     Corpus corpus_;
     SampleStream stream_;
@@ -168,6 +170,7 @@ Run::Run(PretrainInput input, const json::Place& place, World& world, bool resta
       lr_(in_.schedule.lr, place.at("schedule.lr")),
       alpha_(in_.schedule.alpha, place.at("schedule.alpha")),
       vocab_(in_.vocab),
+      device_(choose_device(world, in_.device)),
       grid_(world.communicator(), in_.parallel.tensor),
       corpus_((check_corpus(in_, place, world.communicator()), in_.corpus), place.at("corpus"), Corpus::Check::none),
       stream_{.corpus = corpus_,
@@ -190,7 +193,7 @@ Run::Run(PretrainInput input, const json::Place& place, World& world, bool resta
     in_.model = json::write(config_);
     identity_ = identity_of(in_, config_, corpus_, vocab_);
     const Dtype dtype = resolve_dtype(in_.dtype, place);
-    model_ = std::make_unique<MlmModel>(config_, grid_, MlmModel::Options{.device = resolve_device(in_.device, place), .dtype = dtype, .training = true,
+    model_ = std::make_unique<MlmModel>(config_, grid_, MlmModel::Options{.device = device_, .dtype = dtype, .training = true,
                                                                     .graphs = in_.parallel.graphs, .max_length = in_.batch.max_length, .seed = stream_.seed});
     trainer_ = std::make_unique<MlmTrainer>(*model_, grid_, in_.optimizer, stream_.lanes);
     open_output(restart);
