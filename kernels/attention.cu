@@ -1,3 +1,5 @@
+#include "kernels/attention.hpp"
+
 #include "kernels/nvidia/attention_plain.cuh"
 #include "kernels/nvidia/attention_tensor.cuh"
 

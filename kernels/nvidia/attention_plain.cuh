@@ -188,7 +188,7 @@ __global__ void __launch_bounds__(plain_threads, 4) attention_plain_kernel(Atten
 /// row_sum; it also clears d_qkv of tokens that belong to no sequence. Keys: it has 16 keys (own: k and v), walks over q and
 /// d_context, and leaves d_k and d_v; needs row_sum.
 template <class T, int Width, bool Keys>
-__global__ void __launch_bounds__(plain_threads, 4) attention_plain_gradient_kernel(AttentionProblem<T> p) {
+__global__ void __launch_bounds__(plain_threads, 3) attention_plain_gradient_kernel(AttentionProblem<T> p) {
     if (is_clearing(p)) return clear_plain(p, p.qkv_stride());
     AttentionPlace place;
     if (!find_place<plain_rows>(p, place)) return;
