@@ -83,6 +83,7 @@ File create_file(const std::string& path) {
     // content gives equal bytes.
     const PropertyList access(check(H5Pcreate(H5P_FILE_ACCESS), path));
     H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST);
+    H5Pset_alignment(access, 1, 8);  // datasets are mapped and read in place
     const PropertyList create(check(H5Pcreate(H5P_FILE_CREATE), path));
     H5Pset_obj_track_times(create, false);
     return File(check(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, create, access), path));
