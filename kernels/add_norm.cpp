@@ -14,6 +14,7 @@ void add_norm(const AddNorm& a) {
     using R = simd::Real<T>;
     const std::int64_t tokens = a.f.shape[0], c = a.f.shape[1];
     const auto row_function = rows_of<T>().add_norm;
+    const double alpha = a.alpha.read();
 #pragma omp parallel
     {
         std::vector<R> z(static_cast<std::size_t>(c));
@@ -24,7 +25,7 @@ void add_norm(const AddNorm& a) {
                                             .y = raw<T>(a.y) + t * c,
                                             .z = z.data(),
                                             .n = c,
-                                            .alpha = a.alpha,
+                                            .alpha = alpha,
                                             .epsilon = a.epsilon,
                                             .normalise = a.normalise},
                                            drop_row(a.dropout, a.origin, t));
@@ -42,6 +43,7 @@ void add_norm_backward(const AddNormBackward& a) {
     const std::int64_t tokens = a.dy.shape[0], c = a.dy.shape[1];
     const std::int64_t blocks = (tokens + alpha_block - 1) / alpha_block;
     const auto row_function = rows_of<T>().add_norm_backward;
+    const double alpha = a.dx ? a.alpha.read() : 1;
     std::vector<R> sums(static_cast<std::size_t>(blocks), 0);
 #pragma omp parallel for schedule(static)
     for (std::int64_t b = 0; b < blocks; ++b) {
@@ -53,7 +55,7 @@ void add_norm_backward(const AddNormBackward& a) {
                                                                .df = raw<T>(a.df) + t * c,
                                                                .n = c,
                                                                .inv_rms = a.normalise ? raw<R>(a.inv_rms)[t] : R{1},
-                                                               .alpha = a.dx ? a.alpha : 1,
+                                                               .alpha = alpha,
                                                                .normalise = a.normalise},
                                                               drop_row(a.dropout, a.origin, t));
         }
@@ -65,19 +67,21 @@ void add_norm_backward(const AddNormBackward& a) {
 }  // namespace cpu
 
 void add_norm(Stream& stream, const AddNorm& a) {
-    require_cpu(stream);
     RF_REQUIRE(a.f.shape.rank == 2 && a.y.shape == a.f.shape && (!a.x || a.x.shape == a.f.shape), "x, f and y must be one [T, C]");
     RF_REQUIRE(!a.normalise || a.inv_rms.shape == Shape{a.f.shape[0]}, "inv_rms must be [T]");
     require_origin(a.dropout, a.origin, a.f.shape[0]);
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::add_norm(stream, a);
     dispatch(a.f.dtype, [&](auto type) { cpu::add_norm<decltype(type)>(a); });
 }
 
 void add_norm_backward(Stream& stream, const AddNormBackward& a) {
-    require_cpu(stream);
     RF_REQUIRE(a.dy.shape.rank == 2 && a.df.shape == a.dy.shape, "dy and df must be one [T, C]");
     RF_REQUIRE(!a.normalise || (a.y.shape == a.dy.shape && a.inv_rms.shape == Shape{a.dy.shape[0]}), "y must be [T, C] and inv_rms [T]");
     RF_REQUIRE(!a.d_alpha || a.f.shape == a.dy.shape, "d_alpha needs f [T, C]");
     require_origin(a.dropout, a.origin, a.dy.shape[0]);
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::add_norm_backward(stream, a);
     dispatch(a.dy.dtype, [&](auto type) { cpu::add_norm_backward<decltype(type)>(a); });
 }
 

@@ -13,7 +13,7 @@ struct AddNorm {
     ConstTensor f;         ///< [T, C]
     Tensor y;              ///< [T, C] out
     Tensor inv_rms;        ///< [T] out, accumulator dtype; saved for backward; absent when not normalising
-    double alpha = 1;
+    Scalar alpha = 1;
     bool normalise = true;
     double epsilon = 1e-12;
     Dropout dropout;
@@ -22,7 +22,8 @@ struct AddNorm {
 void add_norm(Stream& stream, const AddNorm& args);
 
 /// dz = (dy - y * mean(dy * y)) * inv_rms (or dy when not normalising); dx = dz; df = alpha * dropout'(dz).
-/// d_alpha += sum(dz * dropout(f)) where asked for (fixed order: tokens in blocks of 64, blocks in order).
+/// d_alpha += sum(dz * dropout(f)) where asked for (fixed order: tokens in blocks of 64, blocks in order; on a GPU each token
+/// first, into `scratch`, then the tokens in a fixed tree).
 /// dx may be dy; df may be dy when dx is absent or another tensor.
 struct AddNormBackward {
     ConstTensor dy;        ///< [T, C]
@@ -32,11 +33,17 @@ struct AddNormBackward {
     Tensor dx;             ///< [T, C] out, or absent (embedding)
     Tensor df;             ///< [T, C] out
     Tensor d_alpha;        ///< [1] accumulator dtype, +=, or absent
-    double alpha = 1;
+    Tensor scratch;        ///< [T] f32, on a GPU where d_alpha is asked for
+    Scalar alpha = 1;
     bool normalise = true;
     Dropout dropout;
     TokenOrigin origin;
 };
 void add_norm_backward(Stream& stream, const AddNormBackward& args);
+
+namespace cuda {
+void add_norm(Stream& stream, const AddNorm& args);
+void add_norm_backward(Stream& stream, const AddNormBackward& args);
+}  // namespace cuda
 
 }  // namespace rf

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 namespace rf {
@@ -29,6 +30,13 @@ void fetch(const T* x, std::int64_t stride, std::int64_t rows, std::int64_t d, s
 template <class T, class R>
 void put(const std::vector<R>& x, std::int64_t rows, std::int64_t d, T* out, std::int64_t stride) {
     for (std::int64_t i = 0; i < rows; ++i) rows_of<T>().narrow(x.data() + i * d, out + i * stride, d);
+}
+
+/// Turns rows by the angles of positions first, first + 1, … in direction 1 or -1.
+template <class R>
+void turn(const ConstTensor& table, std::vector<R>& x, std::int64_t first, std::int64_t rows, std::int64_t d, R direction) {
+    if (!table) return;
+    for (std::int64_t i = 0; i < rows; ++i) rows_of<R>().rotate(x.data() + i * d, raw<R>(table) + (first + i) * d, d, direction);
 }
 
 /// Where (sequence s, head) lies, and the dropout of its query rows.
@@ -61,10 +69,12 @@ void forward(const Attention& a, const Place& p, Scratch<simd::Real<T>>& w) {
     const std::int64_t tokens = a.qkv.shape[0], heads = a.qkv.shape[2], d = a.qkv.shape[3], n = p.length, width = heads * d;
     const T* q = raw<T>(a.qkv) + p.begin * 3 * width + p.head * d;
     fetch(q + width, 3 * width, n, d, w.k);
+    turn(a.rotary, w.k, 0, n, d, R{1});
     fetch(q + 2 * width, 3 * width, n, d, w.v);
     for (std::int64_t from = 0; from < n; from += query_block) {
         const std::int64_t rows = std::min(query_block, n - from);
         fetch(q + from * 3 * width, 3 * width, rows, d, w.q);
+        turn(a.rotary, w.q, from, rows, d, R{1});
         w.scores.resize(static_cast<std::size_t>(rows * n));
         w.out.resize(static_cast<std::size_t>(rows * d));
         multiply(w.q.data(), d, false, w.k.data(), d, true, w.scores.data(), n, rows, n, d, false);
@@ -84,6 +94,7 @@ void backward(const AttentionBackward& a, const Place& p, Scratch<simd::Real<T>>
     const T* q = raw<T>(a.qkv) + p.begin * 3 * width + p.head * d;
     T* dq = raw<T>(a.d_qkv) + p.begin * 3 * width + p.head * d;
     fetch(q + width, 3 * width, n, d, w.k);
+    turn(a.rotary, w.k, 0, n, d, R{1});
     fetch(q + 2 * width, 3 * width, n, d, w.v);
     w.dk.resize(static_cast<std::size_t>(n * d));
     w.dv.resize(static_cast<std::size_t>(n * d));
@@ -91,6 +102,7 @@ void backward(const AttentionBackward& a, const Place& p, Scratch<simd::Real<T>>
         const std::int64_t rows = std::min(query_block, n - from), at = (p.begin + from) * width + p.head * d;
         const bool further = from > 0;
         fetch(q + from * 3 * width, 3 * width, rows, d, w.q);
+        turn(a.rotary, w.q, from, rows, d, R{1});
         fetch(raw<T>(a.context) + at, width, rows, d, w.out);
         fetch(raw<T>(a.d_context) + at, width, rows, d, w.d_out);
         w.scores.resize(static_cast<std::size_t>(rows * n));
@@ -106,18 +118,22 @@ void backward(const AttentionBackward& a, const Place& p, Scratch<simd::Real<T>>
         multiply(w.scores.data(), n, true, w.d_out.data(), d, false, w.dv.data(), d, n, d, rows, further);
         multiply(w.d_scores.data(), n, true, w.q.data(), d, false, w.dk.data(), d, n, d, rows, further);
         multiply(w.d_scores.data(), n, false, w.k.data(), d, false, w.dq.data(), d, rows, d, n, false);
+        turn(a.rotary, w.dq, from, rows, d, R{-1});
         put(w.dq, rows, d, dq + from * 3 * width, 3 * width);
     }
+    turn(a.rotary, w.dk, 0, n, d, R{-1});
     put(w.dk, n, d, dq + width, 3 * width);
     put(w.dv, n, d, dq + 2 * width, 3 * width);
 }
 
 template <class Args>
-void check(const Args& a) {
+void check(const Args& a, Dtype wide) {
     RF_REQUIRE(a.qkv.shape.rank == 4 && a.qkv.shape[1] == 3, "qkv must be [T, 3, h, D]");
     const std::int64_t t = a.qkv.shape[0], h = a.qkv.shape[2], d = a.qkv.shape[3];
     RF_REQUIRE((a.context.shape == Shape{t, h, d}) && (a.log_sum.shape == Shape{h, t}), "context must be [T, h, D] and log_sum [h, T]");
     RF_REQUIRE(a.cu_seqlens.shape.rank == 1 && a.cu_seqlens.shape[0] >= 1, "cu_seqlens must be [S+1]");
+    RF_REQUIRE(!a.rotary || (a.rotary.shape.rank == 3 && a.rotary.shape[1] * 2 == d && a.rotary.shape[2] == 2 && a.rotary.dtype == wide),
+               "rotary must be [P, D/2, 2] of the accumulator dtype");
     RF_REQUIRE(!a.dropout.active() || a.sample.shape == Shape{a.cu_seqlens.shape[0] - 1}, "dropout needs sample [S]");
 }
 
@@ -136,11 +152,20 @@ void for_heads(const Args& a, const Body& body) {
     }
 }
 
+/// Rows that belong to no sequence.
+template <class Args>
+void clear_rest(const Args& a, const Tensor& t) {
+    const std::int64_t rows = t.shape[0], used = indices(a.cu_seqlens)[a.cu_seqlens.shape[0] - 1];
+    if (used < rows) std::memset(t.rows(used, rows).data, 0, static_cast<std::size_t>(t.rows(used, rows).bytes()));
+}
+
 }  // namespace
 
 void attention(Stream& stream, const Attention& a) {
-    require_cpu(stream);
-    check(a);
+    check(a, accumulator_of(a.qkv.dtype));
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::attention(stream, a);
+    clear_rest(a, a.context);
     dispatch(a.qkv.dtype, [&](auto type) {
         using T = decltype(type);
         for_heads<T>(a, [&](const Place& p, auto& scratch) { forward<T>(a, p, scratch); });
@@ -148,9 +173,11 @@ void attention(Stream& stream, const Attention& a) {
 }
 
 void attention_backward(Stream& stream, const AttentionBackward& a) {
-    require_cpu(stream);
-    check(a);
+    check(a, accumulator_of(a.qkv.dtype));
     RF_REQUIRE(a.d_context.shape == a.context.shape && a.d_qkv.shape == a.qkv.shape, "d_context must be [T, h, D] and d_qkv [T, 3, h, D]");
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::attention_backward(stream, a);
+    clear_rest(a, a.d_qkv);
     dispatch(a.qkv.dtype, [&](auto type) {
         using T = decltype(type);
         for_heads<T>(a, [&](const Place& p, auto& scratch) { backward<T>(a, p, scratch); });

@@ -7,10 +7,11 @@
 namespace rf {
 
 void softmax_stats(Stream& stream, const SoftmaxStats& a) {
-    require_cpu(stream);
     const std::int64_t m = a.logits.shape[0], v = a.logits.shape[1];
     RF_REQUIRE(v > 0 && a.targets.shape == Shape{m} && (a.stats.shape == Shape{4, m}), "stats must be [4, M]");
     RF_REQUIRE(a.logits.dtype != Dtype::bf16, "logits are f32 or f64");
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::softmax_stats(stream, a);
     const std::int32_t* targets = indices(a.targets);
     dispatch(a.logits.dtype, [&](auto type) {
         using R = simd::Real<decltype(type)>;
@@ -30,9 +31,10 @@ void softmax_stats(Stream& stream, const SoftmaxStats& a) {
 }
 
 void join_softmax_stats(Stream& stream, const JoinSoftmaxStats& a) {
-    require_cpu(stream);
     const std::int64_t ranks = a.parts.shape[0], m = a.parts.shape[2];
     RF_REQUIRE((a.whole.shape == Shape{4, m}), "whole must be [4, M]");
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::join_softmax_stats(stream, a);
     dispatch(a.parts.dtype, [&](auto type) {
         using R = simd::Real<decltype(type)>;
         for (std::int64_t i = 0; i < m; ++i) {
@@ -50,26 +52,31 @@ void join_softmax_stats(Stream& stream, const JoinSoftmaxStats& a) {
     });
 }
 
-CrossEntropySum cross_entropy(Stream& stream, const ConstTensor& whole, const ConstTensor& targets) {
-    require_cpu(stream);
-    const std::int64_t m = targets.shape[0];
-    CrossEntropySum result;
-    dispatch(whole.dtype, [&](auto type) {
+void cross_entropy_sums(Stream& stream, const CrossEntropySums& a) {
+    const std::int64_t m = a.targets.shape[0];
+    RF_REQUIRE((a.whole_stats.shape == Shape{4, m}) && a.sums.shape == Shape{2} && a.sums.dtype == Dtype::f64, "sums must be [2] f64 and whole_stats [4, M]");
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::cross_entropy_sums(stream, a);
+    double* sums = a.sums.as<double>();
+    const std::int32_t* targets = indices(a.targets);
+    dispatch(a.whole_stats.dtype, [&](auto type) {
         using R = simd::Real<decltype(type)>;
-        const R* stats = raw<R>(whole);
+        const R* stats = raw<R>(a.whole_stats);
         for (std::int64_t i = 0; i < m; ++i) {
-            result.loss += std::log(static_cast<double>(stats[m + i])) + static_cast<double>(stats[i]) - static_cast<double>(stats[2 * m + i]);
-            result.correct += stats[3 * m + i] == static_cast<R>(indices(targets)[i]);
+            if (targets[i] < 0) continue;
+            sums[0] += std::log(static_cast<double>(stats[m + i])) + static_cast<double>(stats[i]) - static_cast<double>(stats[2 * m + i]);
+            sums[1] += stats[3 * m + i] == static_cast<R>(targets[i]);
         }
     });
-    return result;
 }
 
 void cross_entropy_backward(Stream& stream, const CrossEntropyBackward& a) {
-    require_cpu(stream);
     const std::int64_t m = a.logits.shape[0], v = a.logits.shape[1];
     RF_REQUIRE(a.d_logits.shape == a.logits.shape && (a.whole_stats.shape == Shape{4, m}), "d_logits must be [M, v] and whole_stats [4, M]");
     RF_REQUIRE(a.logits.dtype == accumulator_of(a.d_logits.dtype), "logits must have the accumulator dtype of d_logits");
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::cross_entropy_backward(stream, a);
+    const double factor = a.factor.read();
     const std::int32_t* targets = indices(a.targets);
     dispatch(a.d_logits.dtype, [&](auto type) {
         using T = decltype(type);
@@ -78,7 +85,7 @@ void cross_entropy_backward(Stream& stream, const CrossEntropyBackward& a) {
 #pragma omp parallel for schedule(static)
         for (std::int64_t i = 0; i < m; ++i)
             rows_of<T>().softmax_gradient(raw<R>(a.logits) + i * v, raw<T>(a.d_logits) + i * v, v, {.maximum = stats[i], .sum = stats[m + i]},
-                                          targets[i] - a.first_id, static_cast<R>(a.factor));
+                                          targets[i] - a.first_id, static_cast<R>(targets[i] < 0 ? 0 : factor));
     });
 }
 

@@ -9,7 +9,7 @@ namespace rf {
 /// the id of the maximum (lowest on ties), as a number.
 struct SoftmaxStats {
     ConstTensor logits;        ///< [M, v] f32 or f64
-    ConstTensor targets;       ///< [M] i32, global ids
+    ConstTensor targets;       ///< [M] i32, global ids; negative: a row that does not count (padding of a captured step)
     Tensor stats;              ///< [4, M] out
     std::int64_t first_id = 0; ///< global id of column 0
 };
@@ -22,23 +22,32 @@ struct JoinSoftmaxStats {
 };
 void join_softmax_stats(Stream& stream, const JoinSoftmaxStats& args);
 
-/// -log softmax(target) summed over rows in order (f64), and the number of rows whose largest logit is the target's.
-struct CrossEntropySum {
-    double loss = 0;
-    std::int64_t correct = 0;
+/// sums[0] += -log softmax(target), sums[1] += rows whose largest logit is the target's, over the rows with a target >= 0
+/// in a fixed order.
+struct CrossEntropySums {
+    ConstTensor whole_stats;   ///< [4, M]
+    ConstTensor targets;       ///< [M]
+    Tensor sums;               ///< [2] f64, +=
 };
-CrossEntropySum cross_entropy(Stream& stream, const ConstTensor& whole_stats, const ConstTensor& targets);
+void cross_entropy_sums(Stream& stream, const CrossEntropySums& args);
 
-/// d_logits = (softmax - onehot) * factor, in d_logits' own dtype (f32, bf16 or f64). May share memory with logits
+/// d_logits = (softmax - onehot) * factor, or 0 in rows whose target is negative, in d_logits' own dtype (f32, bf16 or f64). May share memory with logits
 /// only where the dtypes agree.
 struct CrossEntropyBackward {
     ConstTensor logits;        ///< [M, v]
     ConstTensor targets;       ///< [M]
     ConstTensor whole_stats;   ///< [4, M]
     Tensor d_logits;           ///< [M, v] out
-    double factor = 1;         ///< 1 / number of targets of the whole global batch
+    Scalar factor = 1;         ///< 1 / number of targets of the whole global batch
     std::int64_t first_id = 0;
 };
 void cross_entropy_backward(Stream& stream, const CrossEntropyBackward& args);
+
+namespace cuda {
+void softmax_stats(Stream& stream, const SoftmaxStats& args);
+void join_softmax_stats(Stream& stream, const JoinSoftmaxStats& args);
+void cross_entropy_sums(Stream& stream, const CrossEntropySums& args);
+void cross_entropy_backward(Stream& stream, const CrossEntropyBackward& args);
+}  // namespace cuda
 
 }  // namespace rf

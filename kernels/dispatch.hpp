@@ -1,6 +1,7 @@
 #pragma once
 /// From a dtype tag to a storage type and the row functions for it.
 
+#include "core/build.hpp"
 #include "kernels/dropout.hpp"
 #include "kernels/simd/table.hpp"
 
@@ -53,8 +54,6 @@ inline simd::DropRow drop_row(const Dropout& drop, const TokenOrigin& origin, st
     return drop_row(drop, static_cast<std::uint32_t>(origin.sample.as<std::int32_t>()[t]),
                     static_cast<std::uint32_t>(origin.position.as<std::int32_t>()[t]), drop.detail);
 }
-
-inline void require_cpu(const Stream& stream) { RF_REQUIRE(stream.device() == Device::cpu, "this build runs kernels on the CPU only"); }
 
 inline void require_origin(const Dropout& drop, const TokenOrigin& origin, std::int64_t tokens) {
     RF_REQUIRE(!drop.active() || (origin.sample.shape == Shape{tokens} && origin.position.shape == Shape{tokens}),

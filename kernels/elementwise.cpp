@@ -1,5 +1,6 @@
 #include "kernels/elementwise.hpp"
 
+#include "core/device_memory.hpp"
 #include "kernels/dispatch.hpp"
 
 #include <algorithm>
@@ -18,8 +19,9 @@ void for_runs(std::int64_t n, const Body& body) {
 }  // namespace
 
 void add(Stream& stream, const Add& a) {
-    require_cpu(stream);
     RF_REQUIRE(a.x.count() == a.y.count() && a.x.dtype == a.y.dtype, "add of ", a.x.shape, " to ", a.y.shape);
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::add(stream, a);
     dispatch(a.x.dtype, [&](auto type) {
         using T = decltype(type);
         for_runs(a.x.count(), [&](std::int64_t i, std::int64_t n) { rows_of<T>().add(raw<T>(a.x) + i, raw<T>(a.y) + i, n); });
@@ -27,13 +29,14 @@ void add(Stream& stream, const Add& a) {
 }
 
 void cast(Stream& stream, const Cast& a) {
-    require_cpu(stream);
     RF_REQUIRE(a.x.count() == a.y.count(), "cast of ", a.x.shape, " to ", a.y.shape);
     const Dtype from = a.x.dtype, to = a.y.dtype;
     // Checked here: an error must not be thrown inside the parallel region below.
     const bool known = from == to || (from == Dtype::f32 && (to == Dtype::bf16 || to == Dtype::f64)) ||
                        (to == Dtype::f32 && (from == Dtype::bf16 || from == Dtype::f64));
     RF_REQUIRE(known, "no cast from ", name_of(from), " to ", name_of(to));
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return from == to ? copy(stream, a.x, a.y) : cuda::cast(stream, a);
     const auto& t = simd::table();
     for_runs(a.x.count(), [&](std::int64_t i, std::int64_t n) {
         if (from == to)
@@ -51,8 +54,18 @@ void cast(Stream& stream, const Cast& a) {
 }
 
 void fill_zero(Stream& stream, const Tensor& y) {
-    require_cpu(stream);
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::fill_zero(stream.handle(), y.data, y.bytes());
     for_runs(y.bytes(), [&](std::int64_t i, std::int64_t n) { std::memset(static_cast<char*>(y.data) + i, 0, static_cast<std::size_t>(n)); });
+}
+
+void copy(Stream& stream, const ConstTensor& from, const Tensor& to) {
+    RF_REQUIRE(from.bytes() == to.bytes(), "copy of ", from.bytes(), " bytes to ", to.bytes());
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::copy(stream.handle(), from.data, to.data, from.bytes());
+    const auto *source = static_cast<const char*>(from.data);
+    auto* target = static_cast<char*>(to.data);
+    for_runs(from.bytes(), [&](std::int64_t i, std::int64_t n) { std::memmove(target + i, source + i, static_cast<std::size_t>(n)); });
 }
 
 }  // namespace rf

@@ -21,4 +21,12 @@ void cast(Stream& stream, const Cast& args);
 /// y = 0.
 void fill_zero(Stream& stream, const Tensor& y);
 
+/// The bytes of `from` to `to`, in stream order; sizes agree, dtypes do not matter. On a GPU host memory must be pinned.
+void copy(Stream& stream, const ConstTensor& from, const Tensor& to);
+
+namespace cuda {
+void add(Stream& stream, const Add& args);
+void cast(Stream& stream, const Cast& args);
+}  // namespace cuda
+
 }  // namespace rf

@@ -3,14 +3,16 @@
 #include "kernels/dispatch.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 namespace rf {
 
 void embedding(Stream& stream, const Embedding& a) {
-    require_cpu(stream);
     const std::int64_t tokens = a.ids.shape[0], c = a.word.shape[1], v = a.word.shape[0];
     RF_REQUIRE((a.y.shape == Shape{tokens, c}) && (!a.segment || a.segment.shape[1] == c), "y must be [T, C]");
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::embedding(stream, a);
     const std::int32_t *ids = indices(a.ids), *segments = indices(a.segments);
     dispatch(a.y.dtype, [&](auto type) {
         using T = decltype(type);
@@ -24,38 +26,34 @@ void embedding(Stream& stream, const Embedding& a) {
     });
 }
 
-namespace {
-
-/// Tokens grouped by id (those outside [0, v) left out), in batch order within an id.
-struct ById {
-    std::vector<std::int64_t> begin;    ///< [distinct + 1]
-    std::vector<std::int32_t> ids;      ///< [distinct]
-    std::vector<std::int32_t> tokens;
-};
-
-ById group(const std::int32_t* ids, std::int64_t count, std::int64_t first, std::int64_t v) {
-    ById by;
-    for (std::int64_t t = 0; t < count; ++t)
-        if (ids[t] >= first && ids[t] < first + v) by.tokens.push_back(static_cast<std::int32_t>(t));
-    std::stable_sort(by.tokens.begin(), by.tokens.end(), [&](std::int32_t a, std::int32_t b) { return ids[a] < ids[b]; });
-    for (std::size_t i = 0; i < by.tokens.size(); ++i) {
-        const std::int32_t id = ids[by.tokens[i]];
-        if (!by.ids.empty() && by.ids.back() == id) continue;
-        by.begin.push_back(static_cast<std::int64_t>(i));
-        by.ids.push_back(id);
-    }
-    by.begin.push_back(static_cast<std::int64_t>(by.tokens.size()));
-    return by;
+IdGroups group_by_id(std::span<const std::int32_t> ids) {
+    IdGroups groups;
+    groups.tokens.resize(ids.size());
+    std::iota(groups.tokens.begin(), groups.tokens.end(), 0);
+    std::stable_sort(groups.tokens.begin(), groups.tokens.end(),
+                     [&](std::int32_t a, std::int32_t b) { return ids[static_cast<std::size_t>(a)] < ids[static_cast<std::size_t>(b)]; });
+    const auto id_of = [&](std::size_t i) { return ids[static_cast<std::size_t>(groups.tokens[i])]; };
+    for (std::size_t i = 0; i < ids.size(); ++i)
+        if (i == 0 || id_of(i) != id_of(i - 1)) groups.begin.push_back(static_cast<std::int32_t>(i));
+    groups.begin.push_back(static_cast<std::int32_t>(ids.size()));
+    return groups;
 }
 
+namespace {
+
 template <class T>
-void add_rows(const ById& by, const ConstTensor& dy, const Tensor& table, std::int64_t first) {
+void add_rows(const EmbeddingBackward& a) {
     using R = simd::Real<T>;
-    const std::int64_t c = table.shape[1];
+    const std::int64_t c = a.d_word.shape[1], v = a.d_word.shape[0], groups = a.begin.shape[0] - 1;
+    const std::int32_t *ids = indices(a.ids), *tokens = indices(a.tokens), *begin = indices(a.begin);
 #pragma omp parallel for schedule(static)
-    for (std::size_t i = 0; i < by.ids.size(); ++i)
-        for (std::int64_t at = by.begin[i]; at < by.begin[i + 1]; ++at)
-            rows_of<T>().accumulate(raw<T>(dy) + by.tokens[static_cast<std::size_t>(at)] * c, raw<R>(table) + (by.ids[i] - first) * c, c);
+    for (std::int64_t g = 0; g < groups; ++g) {
+        if (begin[g] == begin[g + 1]) continue;
+        const std::int64_t row = ids[tokens[begin[g]]] - a.first_id;
+        if (row < 0 || row >= v) continue;
+        for (std::int32_t at = begin[g]; at < begin[g + 1]; ++at)
+            rows_of<T>().accumulate(raw<T>(a.dy) + tokens[at] * c, raw<R>(a.d_word) + row * c, c);
+    }
 }
 
 /// A table of few rows: threads take channels, each adds its tokens in order.
@@ -73,13 +71,15 @@ void add_segments(const std::int32_t* segments, const ConstTensor& dy, const Ten
 }  // namespace
 
 void embedding_backward(Stream& stream, const EmbeddingBackward& a) {
-    require_cpu(stream);
     const std::int64_t tokens = a.ids.shape[0], c = a.dy.shape[1];
     RF_REQUIRE(a.dy.shape[0] == tokens && a.d_word.shape[1] == c, "dy must be [T, C]");
     RF_REQUIRE(a.d_word.dtype == accumulator_of(a.dy.dtype), "gradients of tables have the accumulator dtype");
+    RF_REQUIRE(a.tokens.shape == Shape{tokens} && a.begin.shape.rank == 1 && a.begin.shape[0] >= 1, "tokens must be [T] and begin [U+1] (group_by_id)");
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::embedding_backward(stream, a);
     dispatch(a.dy.dtype, [&](auto type) {
         using T = decltype(type);
-        add_rows<T>(group(indices(a.ids), tokens, a.first_id, a.d_word.shape[0]), a.dy, a.d_word, a.first_id);
+        add_rows<T>(a);
         if (a.d_segment) add_segments<T>(indices(a.segments), a.dy, a.d_segment);
     });
 }

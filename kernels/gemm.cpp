@@ -17,6 +17,19 @@ ConstTensor as_matrix(const ConstTensor& t, std::int64_t rows) { return t.reshap
 
 namespace {
 
+/// The epilogue on one tile, while it is in cache. Tiles begin at multiples of 16 columns, so no two share a mask byte.
+template <class C>
+void finish(const Gemm& g, std::int64_t row, std::int64_t rows, std::int64_t column, std::int64_t columns) {
+    if (g.epilogue == Epilogue::none) return;
+    const std::int64_t n = g.c.shape[1], mask_row = relu_mask_bytes(n);
+    for (std::int64_t i = row; i < row + rows; ++i) {
+        C* c = raw<C>(g.c) + i * n + column;
+        std::uint8_t* mask = static_cast<std::uint8_t*>(g.mask.data) + i * mask_row + column / 8;
+        if (g.epilogue == Epilogue::relu) rows_of<C>().relu(c, mask, columns);
+        else rows_of<C>().relu_backward(c, mask, columns);
+    }
+}
+
 /// Length of the parts that an axis of n is cut into: about `wanted`, even, a multiple of 16. A function of n alone.
 std::int64_t tile(std::int64_t n, std::int64_t wanted) {
     const std::int64_t parts = std::max<std::int64_t>(1, (n + wanted / 2) / wanted);
@@ -66,6 +79,7 @@ void tiled(const Gemm& g, std::int64_t m, std::int64_t n, std::int64_t k) {
 #pragma omp parallel for schedule(dynamic)
     for (std::int64_t i = 0; i < tiles_m * tiles_n; ++i) {
         const std::int64_t row = i / tiles_n * tile_m, column = i % tiles_n * tile_n;
+        const std::int64_t rows = std::min(tile_m, m - row), columns = std::min(tile_n, n - column);
         Product<T, C> p{.a = raw<T>(g.a) + (g.trans_a ? row : row * lda),
                         .lda = lda,
                         .trans_a = g.trans_a,
@@ -74,8 +88,8 @@ void tiled(const Gemm& g, std::int64_t m, std::int64_t n, std::int64_t k) {
                         .trans_b = g.trans_b,
                         .c = raw<C>(g.c) + row * n + column,
                         .ldc = n,
-                        .m = std::min(tile_m, m - row),
-                        .n = std::min(tile_n, n - column),
+                        .m = rows,
+                        .n = columns,
                         .k = k,
                         .accumulate = g.beta != 0};
         if constexpr (std::is_same_v<T, float>) {
@@ -83,13 +97,13 @@ void tiled(const Gemm& g, std::int64_t m, std::int64_t n, std::int64_t k) {
             if (Straightened::pays()) p = straightened(p);
         }
         product(p);
+        finish<C>(g, row, rows, column, columns);
     }
 }
 
 }  // namespace
 
 void gemm(Stream& stream, const Gemm& g) {
-    require_cpu(stream);
     RF_REQUIRE(g.a.shape.rank == 2 && g.b.shape.rank == 2 && g.c.shape.rank == 2, "gemm works on matrices (see as_matrix)");
     const std::int64_t m = g.c.shape[0], n = g.c.shape[1], k = g.trans_a ? g.a.shape[0] : g.a.shape[1];
     RF_REQUIRE((g.a.shape == (g.trans_a ? Shape{k, m} : Shape{m, k})) && (g.b.shape == (g.trans_b ? Shape{n, k} : Shape{k, n})), "gemm of ",
@@ -98,11 +112,16 @@ void gemm(Stream& stream, const Gemm& g) {
     // Checked here: an error must not be thrown inside the parallel region below.
     RF_REQUIRE(g.beta == 0 || g.c.dtype != Dtype::bf16, "bf16 results are not accumulated into");
     RF_REQUIRE(g.a.dtype == g.b.dtype, "gemm operands of ", name_of(g.a.dtype), " and ", name_of(g.b.dtype));
+    RF_REQUIRE(g.epilogue == Epilogue::none || (g.beta == 0 && (g.mask.shape == Shape{m, relu_mask_bytes(n)}) && g.mask.dtype == Dtype::u8),
+               "an epilogue needs a mask [m, ", relu_mask_bytes(n), "] u8 and beta 0");
     if (m == 0 || n == 0) return;
-    if (k == 0) {  // a sum of nothing, which oneDNN refuses
+    if (k == 0) {  // a sum of nothing, which the libraries refuse
         if (g.beta == 0) fill_zero(stream, g.c);
+        if (g.epilogue == Epilogue::relu) fill_zero(stream, g.mask);
         return;
     }
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::gemm(stream, g);
     if (g.a.dtype == Dtype::f32 && g.c.dtype == Dtype::f32) return tiled<float, float>(g, m, n, k);
     if (g.a.dtype == Dtype::f64 && g.c.dtype == Dtype::f64) return tiled<double, double>(g, m, n, k);
     if (g.a.dtype == Dtype::bf16 && g.c.dtype == Dtype::f32) return tiled<std::uint16_t, float>(g, m, n, k);

@@ -2,16 +2,19 @@
 
 #include "kernels/dispatch.hpp"
 
+#include <algorithm>
+#include <cmath>
+
 namespace rf {
 
 namespace {
 
 template <class R>
-simd::MomentRule<R> convert(const MomentUpdate& u) {
+simd::MomentRule<R> convert(const MomentRule& u, const double* control) {
     return {.beta1 = static_cast<R>(u.beta1), .rest1 = static_cast<R>(1 - u.beta1), .beta2 = static_cast<R>(u.beta2),
             .rest2 = static_cast<R>(1 - u.beta2), .epsilon = static_cast<R>(u.epsilon), .decay = static_cast<R>(u.decay),
-            .correction1 = static_cast<R>(u.correction1), .correction2 = static_cast<R>(u.correction2),
-            .gradient_factor = static_cast<R>(u.gradient_factor)};
+            .correction1 = static_cast<R>(control[control_correction1]), .correction2 = static_cast<R>(control[control_correction2]),
+            .gradient_factor = static_cast<R>(control[control_gradient_factor])};
 }
 
 template <class R>
@@ -21,45 +24,124 @@ simd::MomentRun<R> run_of(const OptimizerShard& s, const Segment& segment) {
             segment.end - segment.begin};
 }
 
-/// body(R{}, segment number) over all segments, spread over threads; each touches only its own elements.
-template <class Body>
-void for_segments(const OptimizerShard& shard, std::span<const Segment> segments, const Body& body) {
+std::int64_t segment_count(const OptimizerShard& shard) { return shard.segments.count() / static_cast<std::int64_t>(sizeof(Segment)); }
+
+void check_shard(const OptimizerShard& shard) {
     RF_REQUIRE(shard.weight.dtype == Dtype::f32 || shard.weight.dtype == Dtype::f64, "optimizer state is f32 or f64");
+    RF_REQUIRE(shard.segments.count() % static_cast<std::int64_t>(sizeof(Segment)) == 0, "segments hold whole Segments");
+}
+void check_sums(const OptimizerShard& shard, const Tensor& sums) {
+    check_shard(shard);
+    RF_REQUIRE((sums.shape == Shape{segment_count(shard), sum_columns}) && sums.dtype == Dtype::f64, "sums must be [", segment_count(shard), ", 3] f64");
+}
+void check_control(const ConstTensor& control) {
+    RF_REQUIRE(control.shape == Shape{control_slots} && control.dtype == Dtype::f64, "control must be [", int{control_slots}, "] f64");
+}
+
+/// body(R{}, segment, number) over all segments, spread over threads; each touches only its own elements.
+template <class Body>
+void for_segments(const OptimizerShard& shard, const Body& body) {
+    const auto* segments = static_cast<const Segment*>(shard.segments.data);
     dispatch(shard.weight.dtype, [&](auto type) {
         using R = simd::Real<decltype(type)>;
 #pragma omp parallel for schedule(static)
-        for (std::size_t i = 0; i < segments.size(); ++i) body(R{}, i);
+        for (std::int64_t i = 0; i < segment_count(shard); ++i) body(R{}, segments[i], i);
     });
 }
 
 }  // namespace
 
-void gradient_sums(Stream& stream, const OptimizerShard& shard, std::span<const Segment> segments, std::span<SegmentSums> sums) {
-    require_cpu(stream);
-    for_segments(shard, segments, [&](auto type, std::size_t i) {
+void gradient_sums(Stream& stream, const OptimizerShard& shard, const Tensor& sums) {
+    check_sums(shard, sums);
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::gradient_sums(stream, shard, sums);
+    for_segments(shard, [&](auto type, const Segment& segment, std::int64_t i) {
         using R = decltype(type);
-        const auto run = run_of<R>(shard, segments[i]);
-        sums[i] = {.weight = 0, .update = 0, .gradient = reals_of<R>().square_sum(run.gradient, run.n)};
+        const auto run = run_of<R>(shard, segment);
+        double* row = sums.as<double>() + i * sum_columns;
+        row[weight_sum] = row[update_sum] = 0;
+        row[gradient_sum] = reals_of<R>().square_sum(run.gradient, run.n);
     });
 }
 
-void update_moments(Stream& stream, const OptimizerShard& shard, const MomentUpdate& rule, std::span<const Segment> segments,
-                    std::span<SegmentSums> sums) {
-    require_cpu(stream);
-    for_segments(shard, segments, [&](auto type, std::size_t i) {
+void join_sums(Stream& stream, const JoinSums& a) {
+    const std::int64_t groups = a.groups.shape[0];
+    RF_REQUIRE(a.group_begin.shape == Shape{groups + 1} && a.counted.shape == Shape{groups}, "group_begin must be [G+1] and counted [G]");
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::join_sums(stream, a);
+    const auto* counted = static_cast<const std::uint8_t*>(a.counted.data);
+    for (std::int64_t g = 0; g < groups; ++g) {
+        double* total = a.groups.as<double>() + g * sum_columns;
+        std::fill_n(total, int{sum_columns}, 0.0);
+        if (!counted[g]) continue;
+        for (std::int64_t i = indices(a.group_begin)[g]; i < indices(a.group_begin)[g + 1]; ++i)
+            for (int column = 0; column < sum_columns; ++column) total[column] += a.sums.as<double>()[i * sum_columns + column];
+    }
+}
+
+void judge_gradient(Stream& stream, const JudgeGradient& a) {
+    check_control(a.control);
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::judge_gradient(stream, a);
+    double square = 0, *control = a.control.as<double>();
+    control[control_not_finite] = -1;
+    for (std::int64_t g = 0; g < a.groups.shape[0]; ++g) {
+        const double one = a.groups.as<double>()[g * sum_columns + gradient_sum];
+        square += one;
+        if (!std::isfinite(one) && control[control_not_finite] < 0) control[control_not_finite] = static_cast<double>(g);
+    }
+    const double norm = std::sqrt(square);
+    control[control_gradient_norm] = norm;
+    control[control_gradient_factor] = a.max_norm > 0 && norm > a.max_norm ? a.max_norm / norm : 1;
+    if (control[control_not_finite] >= 0) control[control_stopped] = 1;
+    control[control_apply] = control[control_stopped] == 0 ? 1 : 0;
+}
+
+void update_moments(Stream& stream, const OptimizerShard& shard, const MomentRule& rule, const ConstTensor& control, const Tensor& sums) {
+    check_sums(shard, sums);
+    check_control(control);
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::update_moments(stream, shard, rule, control, sums);
+    if (control.as<double>()[control_apply] == 0) return;
+    for_segments(shard, [&](auto type, const Segment& segment, std::int64_t i) {
         using R = decltype(type);
-        const simd::SquareSums s = reals_of<R>().update_moments(run_of<R>(shard, segments[i]), convert<R>(rule));
-        sums[i] = {.weight = s.weight, .update = s.update, .gradient = s.gradient};
+        const simd::SquareSums s = reals_of<R>().update_moments(run_of<R>(shard, segment), convert<R>(rule, control.as<double>()));
+        double* row = sums.as<double>() + i * sum_columns;
+        row[weight_sum] = s.weight;
+        row[update_sum] = s.update;
+        row[gradient_sum] = s.gradient;
     });
 }
 
-void apply_update(Stream& stream, const OptimizerShard& shard, const MomentUpdate& rule, std::span<const Segment> segments,
-                  std::span<const double> rate) {
-    require_cpu(stream);
-    for_segments(shard, segments, [&](auto type, std::size_t i) {
+void update_rates(Stream& stream, const UpdateRates& a) {
+    check_control(a.control);
+    RF_REQUIRE(a.rates.shape == Shape{a.groups.shape[0]} && a.rates.dtype == Dtype::f64, "rates must be [G] f64");
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::update_rates(stream, a);
+    const double *control = a.control.as<double>(), lr = control[control_lr];
+    for (std::int64_t g = 0; g < a.groups.shape[0]; ++g) {
+        const double* sums = a.groups.as<double>() + g * sum_columns;
+        double& rate = a.rates.as<double>()[g];
+        rate = lr;
+        if (control[control_apply] == 0 || (a.skip_zero_gradient && sums[gradient_sum] == 0)) {
+            rate = 0;
+        } else if (a.lamb) {
+            // r = |p| / |delta / max(lr, 1e-7)| with delta = lr u; 1 where either norm is 0.
+            const double weight = std::sqrt(sums[weight_sum]), delta = std::sqrt(sums[update_sum]) * (lr / std::max(lr, 1e-7));
+            if (weight > 0 && delta > 0) rate = lr * weight / delta;
+        }
+    }
+}
+
+void apply_update(Stream& stream, const OptimizerShard& shard, const MomentRule& rule, const ConstTensor& control, const ConstTensor& rates) {
+    check_shard(shard);
+    check_control(control);
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::apply_update(stream, shard, rule, control, rates);
+    for_segments(shard, [&](auto type, const Segment& segment, std::int64_t) {
         using R = decltype(type);
-        const double r = rate[static_cast<std::size_t>(segments[i].group)];
-        if (r != 0) reals_of<R>().apply_update(run_of<R>(shard, segments[i]), convert<R>(rule), static_cast<R>(r));
+        const double rate = rates.as<double>()[segment.group];
+        if (rate != 0) reals_of<R>().apply_update(run_of<R>(shard, segment), convert<R>(rule, control.as<double>()), static_cast<R>(rate));
     });
 }
 

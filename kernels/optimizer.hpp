@@ -3,8 +3,6 @@
 #include "core/stream.hpp"
 
 #include <cstdint>
-#include <span>
-#include <vector>
 
 namespace rf {
 
@@ -14,43 +12,88 @@ namespace rf {
 struct Segment {
     std::int64_t begin = 0;
     std::int64_t end = 0;
-    std::int32_t group = 0;  ///< which tensor
+    std::int64_t group = 0;  ///< which tensor
 };
 
-/// Sums of squares of one segment, f64.
-struct SegmentSums {
-    double weight = 0;
-    double update = 0;
-    double gradient = 0;
+/// Columns of the [n, 3] f64 tables of sums of squares, one row a segment or a group.
+enum SumColumn { weight_sum = 0, update_sum = 1, gradient_sum = 2, sum_columns = 3 };
+
+/// One update's numbers, [control_slots] f64 in memory of the optimizer's device, so that a captured update can be replayed.
+enum ControlSlot {
+    control_lr,               ///< learning rate
+    control_correction1,      ///< 1 - beta1^t with bias correction, else 1
+    control_correction2,
+    control_gradient_norm,    ///< the rest is written by judge_gradient: global norm before clipping
+    control_gradient_factor,  ///< multiplies the gradient (clipping); 1 leaves its bits alone
+    control_apply,            ///< 1, or 0 when this or an earlier gradient is not finite: then nothing is touched
+    control_stopped,          ///< 0 at the beginning; 1 from the first gradient on that is not finite
+    control_not_finite,       ///< first group whose gradient is not finite, or -1
+    control_slots
 };
 
-/// The flat state of one shard. All four are f32 (or all f64), of one length; element 0 is element `offset` of the
-/// flat layout that the segments speak of.
+/// The flat state of one shard. Weight, m, v and gradient are f32 (or all f64), of one length; element 0 is element
+/// `offset` of the flat layout that the segments speak of.
 struct OptimizerShard {
     Tensor weight;
     Tensor m;
     Tensor v;
     ConstTensor gradient;
     std::int64_t offset = 0;
+    ConstTensor segments;  ///< [n, sizeof(Segment)] u8: this shard's Segments
 };
 
-/// One step's coefficients. u = m / c1 / (sqrt(v / c2) + epsilon) + decay * weight.
-/// LAMB (You et al. 2020; as bert4keras runs it: no bias correction, c1 = c2 = 1). AdamW: Loshchilov & Hutter 2019.
-struct MomentUpdate {
+/// u = m / correction1 / (sqrt(v / correction2) + epsilon) + decay * weight.
+/// LAMB (You et al. 2020; as bert4keras runs it: no bias correction). AdamW: Loshchilov & Hutter 2019.
+struct MomentRule {
     double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-6, decay = 0.01;
-    double correction1 = 1, correction2 = 1;  ///< 1 - beta^t with bias correction, else 1
-    double gradient_factor = 1;               ///< multiplies the gradient first (clipping); 1 leaves its bits alone
 };
 
-/// Sum of squares of the gradient alone, per segment (other members 0): the global norm.
-void gradient_sums(Stream& stream, const OptimizerShard& shard, std::span<const Segment> segments, std::span<SegmentSums> sums);
+/// Sum of squares of the gradient alone, per segment (other columns 0): the global norm.
+void gradient_sums(Stream& stream, const OptimizerShard& shard, const Tensor& sums);
+
+/// groups[g] = sum of the rows group_begin[g] … group_begin[g+1] of `sums`, in a fixed order; 0 where counted[g] is 0 (a
+/// tensor held whole by every tensor rank counts on one of them).
+struct JoinSums {
+    ConstTensor sums;         ///< [n, 3] f64 of all segments, in layout order
+    ConstTensor group_begin;  ///< [G+1] i32
+    ConstTensor counted;      ///< [G] u8
+    Tensor groups;            ///< [G, 3] f64 out
+};
+void join_sums(Stream& stream, const JoinSums& args);
+
+/// Global norm, clipping factor for max_norm (0: off) and whether everything is finite, from the gradient column.
+struct JudgeGradient {
+    ConstTensor groups;  ///< [G, 3]
+    Tensor control;      ///< [control_slots] f64
+    double max_norm = 0;
+};
+void judge_gradient(Stream& stream, const JudgeGradient& args);
 
 /// First pass: m, v from the gradient; sums of squares of weight, u and gradient per segment.
-void update_moments(Stream& stream, const OptimizerShard& shard, const MomentUpdate& rule, std::span<const Segment> segments,
-                    std::span<SegmentSums> sums);
+void update_moments(Stream& stream, const OptimizerShard& shard, const MomentRule& rule, const ConstTensor& control, const Tensor& sums);
 
-/// Second pass: weight -= rate[group] * u, where a rate of exactly 0 leaves the segment untouched.
-void apply_update(Stream& stream, const OptimizerShard& shard, const MomentUpdate& rule, std::span<const Segment> segments,
-                  std::span<const double> rate);
+/// What a tensor's update is multiplied with: lr, for LAMB lr |weight| / |update| (1 for the ratio where either is 0);
+/// exactly 0 (leave the tensor alone) where its gradient is 0 and `skip_zero_gradient`, or when nothing is to be applied.
+/// LAMB's ratio has the update norm times lr / max(lr, 1e-7), as bert4keras has it.
+struct UpdateRates {
+    ConstTensor groups;  ///< [G, 3]
+    ConstTensor control;
+    Tensor rates;        ///< [G] f64 out
+    bool lamb = true;
+    bool skip_zero_gradient = true;
+};
+void update_rates(Stream& stream, const UpdateRates& args);
+
+/// Second pass: weight -= rates[group] * u, where a rate of exactly 0 leaves the segment untouched.
+void apply_update(Stream& stream, const OptimizerShard& shard, const MomentRule& rule, const ConstTensor& control, const ConstTensor& rates);
+
+namespace cuda {
+void gradient_sums(Stream& stream, const OptimizerShard& shard, const Tensor& sums);
+void join_sums(Stream& stream, const JoinSums& args);
+void judge_gradient(Stream& stream, const JudgeGradient& args);
+void update_moments(Stream& stream, const OptimizerShard& shard, const MomentRule& rule, const ConstTensor& control, const Tensor& sums);
+void update_rates(Stream& stream, const UpdateRates& args);
+void apply_update(Stream& stream, const OptimizerShard& shard, const MomentRule& rule, const ConstTensor& control, const ConstTensor& rates);
+}  // namespace cuda
 
 }  // namespace rf

@@ -7,22 +7,33 @@ target_compile_features(rf_options INTERFACE cxx_std_20)
 target_compile_options(rf_options INTERFACE -Wall -Wextra -Werror -Wno-restrict -Wno-missing-field-initializers -ffp-contract=off)
 target_compile_definitions(rf_options INTERFACE RF_VERSION="${PROJECT_VERSION}" OMPI_SKIP_MPICXX)
 target_include_directories(rf_options INTERFACE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR})
-if(RF_SANITIZE)
+if(RF_SANITIZE STREQUAL THREAD)
+  target_compile_options(rf_options INTERFACE -fsanitize=thread -fno-omit-frame-pointer)
+  target_link_options(rf_options INTERFACE -fsanitize=thread)
+elseif(RF_SANITIZE)
   target_compile_options(rf_options INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
   target_link_options(rf_options INTERFACE -fsanitize=address,undefined)
 endif()
 
-# rf_add_library(name SOURCES a.cpp ... LINK PUBLIC x PRIVATE y): target rf_<name>.
+# rf_add_library(name SOURCES a.cpp ... CUDA b.cu c.cpp ... LINK PUBLIC x PRIVATE y): target rf_<name>. CUDA sources join
+# in CUDA builds only.
 function(rf_add_library name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "SOURCES;CUDA;LINK" ${ARGN})
+  if(RF_CUDA)
+    list(APPEND ARG_SOURCES ${ARG_CUDA})
+    rf_cuda_sources(${ARG_CUDA})
+    list(APPEND ARG_LINK PUBLIC rf_cuda)
+  endif()
   add_library(rf_${name} STATIC ${ARG_SOURCES})
   target_link_libraries(rf_${name} PUBLIC rf_options ${ARG_LINK})
 endfunction()
 
-# rf_add_test(kernels/rotary [LINK lib ...] [NP 1 2 4] [LABELS l ...]): builds tests/kernels/rotary_test.cpp and runs it,
-# alone or once for every number of ranks. A test that cannot run here exits with 77 and counts as skipped.
+# rf_add_test(kernels/rotary [LINK lib ...] [NP 1 2 4] [SEEDS 1 2 3] [LABELS l ...]): builds tests/kernels/rotary_test.cpp and
+# runs it, alone or once for every number of ranks. A test that cannot run here exits with 77 and counts as skipped.
+# SEEDS is for tests that also run on a GPU: with emulated CUDA once for every seed of the emulator, which draws the order of
+# threads and streams (label emulated); with a CUDA toolkit once, on a GPU where there is one (label gpu as well).
 function(rf_add_test path)
-  cmake_parse_arguments(ARG "" "" "LINK;NP;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "LINK;NP;SEEDS;LABELS" ${ARGN})
   string(REPLACE "/" "_" target test_${path})
   add_executable(${target} ${PROJECT_SOURCE_DIR}/tests/${path}_test.cpp)
   target_link_libraries(${target} PRIVATE rf_options rf_test_main ${ARG_LINK})
@@ -32,7 +43,16 @@ function(rf_add_test path)
       rf_test_properties(${path}.np${np} mpi ${ARG_LABELS})
       set_tests_properties(${path}.np${np} PROPERTIES PROCESSORS ${np})
     endforeach()
+  elseif(ARG_SEEDS AND RF_CUDA STREQUAL EMULATED)
+    foreach(seed ${ARG_SEEDS})
+      add_test(NAME ${path}.seed${seed} COMMAND ${target})
+      rf_test_properties(${path}.seed${seed} emulated ${ARG_LABELS})
+      set_property(TEST ${path}.seed${seed} APPEND PROPERTY ENVIRONMENT RF_EMULATOR_SEED=${seed})
+    endforeach()
   else()
+    if(ARG_SEEDS AND RF_CUDA)
+      list(APPEND ARG_LABELS gpu)
+    endif()
     add_test(NAME ${path} COMMAND ${target})
     rf_test_properties(${path} cpu ${ARG_LABELS})
   endif()
@@ -40,9 +60,12 @@ endfunction()
 
 # Labels and the environment every test runs in: Open MPI as root and with more ranks than cores; sanitizer settings.
 function(rf_test_properties test)
+  if(RF_SANITIZE STREQUAL THREAD)
+    set(threads ";OMP_NUM_THREADS=1")  # the sanitizer does not know the barriers of OpenMP's library
+  endif()
   set_tests_properties(${test} PROPERTIES
     LABELS "${ARGN}"
     SKIP_RETURN_CODE 77
     TIMEOUT 300
-    ENVIRONMENT "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1;OMPI_MCA_hwloc_base_binding_policy=none;ASAN_OPTIONS=detect_leaks=0;UBSAN_OPTIONS=print_stacktrace=1;RF_SOURCE_DIR=${PROJECT_SOURCE_DIR}")
+    ENVIRONMENT "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1;OMPI_MCA_hwloc_base_binding_policy=none;ASAN_OPTIONS=detect_leaks=0;UBSAN_OPTIONS=print_stacktrace=1${threads};RF_SOURCE_DIR=${PROJECT_SOURCE_DIR}")
 endfunction()

@@ -65,8 +65,10 @@ template <class T> struct RowTable {
     void (*dropout)(const T* x, T* y, std::int64_t n, const DropRow& drop);
     /// Pairs (2i, 2i+1) of x turned by the angles of table [n/2, 2] (cos, sin) times `direction` (1 or -1). n is even.
     void (*rotate)(T* x, const R* table, std::int64_t n, R direction);
-    void (*relu)(const T* x, T* y, std::int64_t n);
-    void (*relu_backward)(const T* y, const T* dy, T* dx, std::int64_t n);
+    /// x = max(x, 0), and bit i % 8 of mask[i / 8] says whether x_i > 0 (bits past n in the last byte are 0).
+    void (*relu)(T* x, std::uint8_t* mask, std::int64_t n);
+    /// x_i = 0 where the mask's bit is 0.
+    void (*relu_backward)(T* x, const std::uint8_t* mask, std::int64_t n);
     /// y += x
     void (*add)(const T* x, T* y, std::int64_t n);
     /// sum += x

@@ -1,4 +1,5 @@
 #include "app/command.hpp"
+#include "comm/device_choice.hpp"
 #include "core/cpu.hpp"
 #include "core/log.hpp"
 #include "io/files.hpp"
@@ -86,10 +87,10 @@ int run_bench(const Invocation& invocation, World& world) {
     if (input.batch.sequences < 1) fail_usage(place.at("batch.sequences"), ": expected at least 1, found ", input.batch.sequences);
     if (input.batch.max_length < 3) fail_usage(place.at("batch.max_length"), ": expected at least 3, found ", input.batch.max_length);
     input.optimizer.check(place.at("optimizer"));
-    resolve_device(input.device, place);
     const std::string cores = share_cores(world, input.parallel.threads);
     const ModelConfig config = read_model(input.model, place.at("model"));
     config.check(place.at("model"), input.parallel.tensor);
+    const Device device = choose_device(world, input.device);
     ParallelGrid grid(world.communicator(), input.parallel.tensor);
     const int lanes = input.batch.lanes > 0 ? static_cast<int>(input.batch.lanes) : grid.data->size();
     std::unique_ptr<Corpus> corpus;
@@ -102,7 +103,8 @@ int run_bench(const Invocation& invocation, World& world) {
                                                              .max_length = input.batch.max_length, .lanes = lanes, .vocab_size = config.vocab_size});
     }
     const Dtype dtype = resolve_dtype(input.dtype, place);
-    MlmModel model(config, grid, dtype, true, input.batch.max_length, 1);
+    MlmModel model(config, grid, {.device = device, .dtype = dtype, .training = true, .graphs = input.parallel.graphs,
+                                  .max_length = input.batch.max_length, .seed = 1});
     model.initialise();
     MlmTrainer trainer(model, grid, input.optimizer, lanes);
     std::vector<double> wall, processor, forward, backward, lane_sums, communicate, optimize, tokens, flops;

@@ -3,7 +3,6 @@
 #include "io/files.hpp"
 #include "io/hdf5.hpp"
 #include "io/schema.hpp"
-#include "kernels/elementwise.hpp"
 
 #include <iostream>
 #include <numeric>
@@ -61,10 +60,8 @@ int run_encode(const Invocation& invocation, World& world) {
         PackedBatch batch;
         batch.clear();
         for (std::size_t i = batches[b]; i < batches[b + 1]; ++i) batch.append(examples[i], i);
-        const Tensor x = loaded.model().encode(batch, loaded.alpha());
-        const std::size_t at = hidden.size();
-        hidden.resize(at + static_cast<std::size_t>(x.count()));
-        cast(loaded.model().stream(), {.x = x, .y = view(hidden.data() + at, x.shape)});
+        const std::vector<float> x = loaded.model().encode(batch, loaded.alpha());
+        hidden.insert(hidden.end(), x.begin(), x.end());
         log::live(message("encoded ", batches[b + 1] - begin, " of ", end - begin, " lines"));
     }
     // Pieces go to rank 0 in rank order.
@@ -74,7 +71,8 @@ int run_encode(const Invocation& invocation, World& world) {
     std::vector<float> whole(all.rank() == 0 ? static_cast<std::size_t>(offsets.back() * c) : 0);
     if (all.rank() == 0)
         for (int r = 0; r <= all.size(); ++r) recv[static_cast<std::size_t>(r)] = offsets[line_at(r)] * c * static_cast<std::int64_t>(sizeof(float));
-    all.all_to_all(hidden.data(), send, whole.data(), recv);
+    Stream host;
+    all.all_to_all(host, hidden.data(), send, whole.data(), recv);
     if (all.rank() != 0) return 0;
     const std::string partial = out + ".partial";
     {

@@ -66,9 +66,10 @@ int run_fill_mask(const Invocation& invocation, World& world) {
         PackedBatch batch;
         batch.clear();
         batch.append(mask_line(loaded, lines[i], i), i);
-        const Tensor logits = loaded.model().logits(batch, loaded.alpha());
+        const std::vector<float> logits = loaded.model().logits(batch, loaded.alpha());
+        const std::int64_t v = loaded.model().config().vocab_size;
         std::cout << lines[i] << '\n';
-        for (std::int64_t m = 0; m < logits.shape[0]; ++m) print_candidates(loaded, logits.as<float>() + m * logits.shape[1], top);
+        for (std::size_t m = 0; m < batch.rows.size(); ++m) print_candidates(loaded, logits.data() + static_cast<std::int64_t>(m) * v, top);
     }
     return 0;
 }

@@ -1,10 +1,20 @@
 #include "comm/communicator.hpp"
 
+#include "core/build.hpp"
+#include "core/device_memory.hpp"
+
 #include <cstring>
 
 namespace rf {
 
 namespace {
+
+void copy_bytes(Stream& stream, const void* from, void* to, std::int64_t bytes) {
+    if (from == to || bytes == 0) return;
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::copy(stream.handle(), from, to, bytes);
+    std::memmove(to, from, static_cast<std::size_t>(bytes));
+}
 
 class SelfCommunicator final : public Communicator {
 public:
@@ -12,15 +22,14 @@ public:
     int size() const override { return 1; }
     void barrier() override {}
     void all_reduce(Stream&, const Tensor&, ReduceOp) override {}
-    void all_gather(Stream&, const ConstTensor& in, const Tensor& out) override {
+    void all_gather(Stream& stream, const ConstTensor& in, const Tensor& out) override {
         RF_REQUIRE(out.bytes() == in.bytes(), "all_gather of ", in.shape, " into ", out.shape);
-        if (out.data != in.data) std::memmove(out.data, in.data, static_cast<std::size_t>(in.bytes()));
+        copy_bytes(stream, in.data, out.data, in.bytes());
     }
     void broadcast(Stream&, const Tensor&, int) override {}
-    void all_to_all(const void* send, std::span<const std::int64_t> send_begin, void* recv,
+    void all_to_all(Stream& stream, const void* send, std::span<const std::int64_t> send_begin, void* recv,
                     std::span<const std::int64_t> recv_begin) override {
-        std::memmove(static_cast<char*>(recv) + recv_begin[0], static_cast<const char*>(send) + send_begin[0],
-                     static_cast<std::size_t>(send_begin[1] - send_begin[0]));
+        copy_bytes(stream, static_cast<const char*>(send) + send_begin[0], static_cast<char*>(recv) + recv_begin[0], send_begin[1] - send_begin[0]);
     }
     std::unique_ptr<Communicator> split(int) override { return make_self_communicator(); }
 };

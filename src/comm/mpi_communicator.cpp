@@ -1,5 +1,8 @@
 #include "comm/communicator.hpp"
 
+#include "comm/nccl_communicator.hpp"
+#include "core/build.hpp"
+
 #include <mpi.h>
 
 #include <algorithm>
@@ -7,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <thread>
+#include <utility>
 
 namespace rf {
 
@@ -59,7 +63,8 @@ public:
     int size() const override { return size_; }
     void barrier() override { check_mpi(MPI_Barrier(comm_), "MPI_Barrier"); }
 
-    void all_reduce(Stream&, const Tensor& t, ReduceOp op) override {
+    void all_reduce(Stream& stream, const Tensor& t, ReduceOp op) override {
+        require_host(stream);
         if (size_ == 1) return;
         if (t.dtype == Dtype::bf16) return all_reduce_bf16(t, op);
         auto* data = static_cast<char*>(t.data);
@@ -70,7 +75,8 @@ public:
         }
     }
 
-    void all_gather(Stream&, const ConstTensor& in, const Tensor& out) override {
+    void all_gather(Stream& stream, const ConstTensor& in, const Tensor& out) override {
+        require_host(stream);
         RF_REQUIRE(out.bytes() == in.bytes() * size_, "all_gather of ", in.shape, " into ", out.shape);
         const std::int64_t bytes = in.bytes();
         // Whole pieces at once where they fit an int; otherwise one broadcast a rank, in pieces.
@@ -85,12 +91,14 @@ public:
         for (int r = 0; r < size_; ++r) broadcast_bytes(to + r * bytes, bytes, r);
     }
 
-    void broadcast(Stream&, const Tensor& t, int root) override {
+    void broadcast(Stream& stream, const Tensor& t, int root) override {
+        require_host(stream);
         broadcast_bytes(static_cast<char*>(t.data), t.bytes(), root);
     }
 
-    void all_to_all(const void* send, std::span<const std::int64_t> send_begin, void* recv,
+    void all_to_all(Stream& stream, const void* send, std::span<const std::int64_t> send_begin, void* recv,
                     std::span<const std::int64_t> recv_begin) override {
+        require_host(stream);
         // Pairwise exchange by distance: bounded counts, no deadlock, any sizes.
         const auto* from = static_cast<const char*>(send);
         auto* to = static_cast<char*>(recv);
@@ -123,6 +131,9 @@ public:
     }
 
 private:
+    // MPI is not asked to read device memory.
+    static void require_host(const Stream& stream) { RF_REQUIRE(stream.device() == Device::cpu, "MPI works on host memory"); }
+
     void broadcast_bytes(char* data, std::int64_t bytes, int root) {
         for (std::int64_t at = 0; at < bytes; at += max_count)
             check_mpi(MPI_Bcast(data + at, static_cast<int>(std::min(max_count, bytes - at)), MPI_BYTE, root, comm_), "MPI_Bcast");
@@ -170,6 +181,11 @@ World::World(int& argc, char**& argv) {
     MPI_Comm_free(&host);
     all_ = std::make_unique<MpiCommunicator>(MPI_COMM_WORLD, false);
     meeting_ = all_->split(0);
+}
+
+void World::serve_gpu() {
+    if constexpr (has_cuda)
+        if (!std::exchange(serves_gpu_, true)) all_ = make_nccl_communicator(std::move(all_));
 }
 
 World::~World() {

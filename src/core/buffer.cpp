@@ -1,5 +1,8 @@
 #include "core/buffer.hpp"
 
+#include "core/build.hpp"
+#include "core/device_memory.hpp"
+
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -18,9 +21,16 @@ std::int64_t round_up(std::int64_t n, std::int64_t unit) { return (n + unit - 1)
 }  // namespace
 
 Buffer::Buffer(std::int64_t bytes, Device device) : size_(bytes) {
-    RF_REQUIRE(device == Device::cpu, "this build allocates on the CPU only");
     RF_REQUIRE(bytes >= 0, "negative size");
     if (bytes == 0) return;
+    if constexpr (has_cuda) {
+        if (device == Device::cuda) {
+            data_ = static_cast<std::byte*>(cuda::allocate(bytes));
+            kind_ = Kind::device;
+            return;
+        }
+    }
+    RF_REQUIRE(device == Device::cpu, "this build allocates on the CPU only");
     const std::int64_t unit = bytes >= huge_page ? huge_page : alignment;
     void* block = std::aligned_alloc(static_cast<std::size_t>(unit), static_cast<std::size_t>(round_up(bytes, unit)));
     if (!block) fail("out of memory: ", bytes >> 20, " MiB asked for (use more ranks, a smaller batch or a smaller model)");
@@ -29,16 +39,38 @@ Buffer::Buffer(std::int64_t bytes, Device device) : size_(bytes) {
     std::memset(block, 0, static_cast<std::size_t>(bytes));
 }
 
+Buffer Buffer::staging(std::int64_t bytes, [[maybe_unused]] Device device) {
+    if constexpr (has_cuda) {
+        if (device == Device::cuda && bytes > 0) {
+            Buffer buffer;
+            buffer.data_ = static_cast<std::byte*>(cuda::allocate_pinned(bytes));
+            buffer.size_ = bytes;
+            buffer.kind_ = Kind::pinned;
+            return buffer;
+        }
+    }
+    return Buffer(bytes);
+}
+
 Buffer::Buffer(Buffer&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)), kind_(std::exchange(other.kind_, Kind::host)) {}
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
+    std::swap(kind_, other.kind_);
     return *this;
 }
 
-Buffer::~Buffer() { std::free(data_); }
+Buffer::~Buffer() { free(); }
+
+void Buffer::free() {
+    if constexpr (has_cuda) {
+        if (kind_ == Kind::device) return cuda::release(data_);
+        if (kind_ == Kind::pinned) return cuda::release_pinned(data_);
+    }
+    std::free(data_);
+}
 
 Tensor Buffer::tensor(Shape shape, Dtype dtype, std::int64_t byte_offset) const {
     RF_REQUIRE(byte_offset + shape.count() * size_of(dtype) <= size_, "tensor ", shape, " exceeds its buffer");
@@ -59,8 +91,9 @@ Tensor Arena::tensor(Shape shape, Dtype dtype) {
     return {data, shape, dtype};
 }
 
-void Arena::reset() {
-    if (blocks_.size() > 1) {
+bool Arena::reset() {
+    const bool joined = blocks_.size() > 1;
+    if (joined) {
         std::int64_t total = 0;
         for (const Buffer& block : blocks_) total += block.size();
         blocks_.clear();
@@ -68,6 +101,7 @@ void Arena::reset() {
     }
     at_ = {};
     before_ = 0;
+    return joined;
 }
 
 }  // namespace rf

@@ -8,11 +8,14 @@
 
 namespace rf {
 
-/// One block of zeroed memory, 128-byte aligned (2 MiB for large blocks, so that huge pages can back it).
+/// One block of zeroed memory of the CPU or the current GPU, 128-byte aligned (on the CPU 2 MiB for large blocks, so that
+/// huge pages can back it).
 class Buffer {
 public:
     Buffer() = default;
     explicit Buffer(std::int64_t bytes, Device device = Device::cpu);
+    /// Host memory that a stream of `device` copies from and to while the host goes on.
+    static Buffer staging(std::int64_t bytes, Device device);
     Buffer(Buffer&& other) noexcept;
     Buffer& operator=(Buffer&& other) noexcept;
     Buffer(const Buffer&) = delete;
@@ -24,22 +27,26 @@ public:
     Tensor tensor(Shape shape, Dtype dtype, std::int64_t byte_offset = 0) const;
 
 private:
+    enum class Kind : std::uint8_t { host, pinned, device };
+    void free();
     std::byte* data_ = nullptr;
     std::int64_t size_ = 0;
+    Kind kind_ = Kind::host;
 };
 
 /// Bump allocator. Grows by whole blocks, so earlier tensors never move. Contents are uninitialised.
 class Arena {
 public:
     explicit Arena(Device device = Device::cpu) : device_(device) {}
+    Device device() const { return device_; }
 
     Tensor tensor(Shape shape, Dtype dtype);
     template <class Pointer>
     Tensor tensor_like(const BasicTensor<Pointer>& other) {
         return tensor(other.shape, other.dtype);
     }
-    /// Frees everything; when several blocks were in use they are joined into one of the same total.
-    void reset();
+    /// Frees everything; when several blocks were in use they are joined into one of the same total (true: addresses change).
+    bool reset();
     std::int64_t peak_bytes() const { return peak_; }
 
 private:

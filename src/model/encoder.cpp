@@ -5,8 +5,6 @@
 #include "kernels/elementwise.hpp"
 #include "kernels/embedding.hpp"
 #include "kernels/gemm.hpp"
-#include "kernels/relu.hpp"
-#include "kernels/rotary.hpp"
 
 #include <cmath>
 
@@ -33,14 +31,15 @@ Tensor SelfAttention::forward(const StepContext& step, const ParamView& weights,
     saved.log_sum = step.arena.tensor({heads_, t}, accumulator_of(x.dtype));
     const Tensor f = step.arena.tensor({t, c}, x.dtype);
     gemm(step.stream, {.a = x, .b = as_matrix(weights[qkv_], 3 * heads_ * head_size_), .trans_b = true, .c = as_matrix(saved.qkv, t)});
-    rotary(step.stream, {.qkv = saved.qkv, .position = step.batch.origin.position, .table = step.rotary_table});
     attention(step.stream, {.qkv = saved.qkv,
+                            .rotary = step.rotary_table,
                             .cu_seqlens = step.batch.cu_seqlens,
                             .sample = step.batch.sample,
                             .context = saved.context,
                             .log_sum = saved.log_sum,
                             .scale = 1 / std::sqrt(static_cast<double>(head_size_)),
                             .first_head = first_head_,
+                            .longest = step.batch.longest,
                             .dropout = step.dropout(step.model.attention_probs_dropout_prob, attention_dropout(layer_))});
     gemm(step.stream, {.a = as_matrix(saved.context, t), .b = as_matrix(weights[output_], c), .trans_b = true, .c = f});
     step.tensor.all_reduce(step.stream, f, ReduceOp::sum);  // each rank saw h of the H heads
@@ -57,16 +56,18 @@ Tensor SelfAttention::backward(const StepContext& step, const ParamView& weights
     gemm(step.stream, {.a = df, .trans_a = true, .b = as_matrix(saved.context, t), .c = as_matrix(grads[output_], c), .beta = 1});
     gemm(step.stream, {.a = df, .b = as_matrix(weights[output_], c), .c = as_matrix(d_context, t)});
     attention_backward(step.stream, {.qkv = saved.qkv,
+                                     .rotary = step.rotary_table,
                                      .cu_seqlens = step.batch.cu_seqlens,
                                      .sample = step.batch.sample,
                                      .context = saved.context,
                                      .log_sum = saved.log_sum,
                                      .d_context = d_context,
                                      .d_qkv = d_qkv,
+                                     .scratch = step.arena.tensor_like(saved.log_sum),
                                      .scale = 1 / std::sqrt(static_cast<double>(head_size_)),
                                      .first_head = first_head_,
+                                     .longest = step.batch.longest,
                                      .dropout = step.dropout(step.model.attention_probs_dropout_prob, attention_dropout(layer_))});
-    rotary_backward(step.stream, {.qkv = d_qkv, .position = step.batch.origin.position, .table = step.rotary_table});
     const std::int64_t rows = 3 * heads_ * head_size_;
     gemm(step.stream, {.a = as_matrix(d_qkv, t), .trans_a = true, .b = x, .c = as_matrix(grads[qkv_], rows), .beta = 1});
     gemm(step.stream, {.a = as_matrix(d_qkv, t), .b = as_matrix(weights[qkv_], rows), .c = dx});
@@ -85,9 +86,9 @@ FeedForward::FeedForward(const ModelConfig& m, std::int64_t layer, ParamLayout& 
 
 Tensor FeedForward::forward(const StepContext& step, const ParamView& weights, const ConstTensor& x, Saved& saved) const {
     saved.activation = step.arena.tensor({x.shape[0], inner_}, x.dtype);
+    saved.mask = step.arena.tensor({x.shape[0], relu_mask_bytes(inner_)}, Dtype::u8);
     const Tensor f = step.arena.tensor(x.shape, x.dtype);
-    gemm(step.stream, {.a = x, .b = weights[up_], .trans_b = true, .c = saved.activation});
-    relu(step.stream, {.x = saved.activation, .y = saved.activation});
+    gemm(step.stream, {.a = x, .b = weights[up_], .trans_b = true, .c = saved.activation, .epilogue = Epilogue::relu, .mask = saved.mask});
     gemm(step.stream, {.a = saved.activation, .b = weights[down_], .trans_b = true, .c = f});
     step.tensor.all_reduce(step.stream, f, ReduceOp::sum);  // each rank saw f of the F inner units
     return f;
@@ -99,8 +100,7 @@ Tensor FeedForward::backward(const StepContext& step, const ParamView& weights, 
     const ArenaScope scratch(step.arena);
     const Tensor d_up = step.arena.tensor_like(saved.activation);
     gemm(step.stream, {.a = df, .trans_a = true, .b = saved.activation, .c = grads[down_], .beta = 1});
-    gemm(step.stream, {.a = df, .b = weights[down_], .c = d_up});
-    relu_backward(step.stream, {.y = saved.activation, .dy = d_up, .dx = d_up});
+    gemm(step.stream, {.a = df, .b = weights[down_], .c = d_up, .epilogue = Epilogue::relu_backward, .mask = saved.mask});
     gemm(step.stream, {.a = d_up, .trans_a = true, .b = x, .c = grads[up_], .beta = 1});
     gemm(step.stream, {.a = d_up, .b = weights[up_], .c = dx});
     step.tensor.all_reduce(step.stream, dx, ReduceOp::sum);
@@ -115,14 +115,6 @@ Residual::Residual(const ModelConfig& m, std::int64_t layer, int branch, ParamLa
     if (rezero_) scale_ = layout.add({.name = layer_name(layer, branch == 0 ? "attention/scale" : "feed_forward/scale"), .shape = {1}});
 }
 
-namespace {
-double scalar(const Tensor& t) {
-    if (t.dtype == Dtype::f64) return *t.as<double>();
-    if (t.dtype == Dtype::bf16) return static_cast<float>(*t.as<bfloat16>());
-    return *t.as<float>();
-}
-}  // namespace
-
 Tensor Residual::forward(const StepContext& step, const ParamView& weights, const ConstTensor& x, const Tensor& f, Saved& saved) const {
     saved.f = rezero_ ? f : Tensor{};
     saved.y = rezero_ ? step.arena.tensor_like(f) : f;
@@ -131,7 +123,7 @@ Tensor Residual::forward(const StepContext& step, const ParamView& weights, cons
                            .f = f,
                            .y = saved.y,
                            .inv_rms = saved.inv_rms,
-                           .alpha = rezero_ ? scalar(weights[scale_]) : step.alpha,
+                           .alpha = rezero_ ? Scalar(weights[scale_]) : step.alpha,
                            .normalise = !rezero_,
                            .epsilon = epsilon_,
                            .dropout = step.dropout(dropout_, dropout_number_),
@@ -148,7 +140,8 @@ void Residual::backward(const StepContext& step, const ParamView& weights, const
                                     .dx = dx,
                                     .df = df,
                                     .d_alpha = rezero_ ? grads[scale_] : Tensor{},
-                                    .alpha = rezero_ ? scalar(weights[scale_]) : step.alpha,
+                                    .scratch = rezero_ ? step.arena.tensor({dy.shape[0]}, Dtype::f32) : Tensor{},
+                                    .alpha = rezero_ ? Scalar(weights[scale_]) : step.alpha,
                                     .normalise = !rezero_,
                                     .dropout = step.dropout(dropout_, dropout_number_),
                                     .origin = step.batch.origin});
@@ -216,13 +209,18 @@ void Encoder::backward(const StepContext& step, const ParamView& weights, const 
                                     .df = dy,
                                     .dropout = step.dropout(dropout_, embedding_dropout),
                                     .origin = step.batch.origin});
+    const bool gpu = step.stream.device() == Device::cuda;
+    const Tensor scratch = gpu ? step.arena.tensor({embedding_scratch_rows(dy.shape[0], grads[segment_].shape[0]), dy.shape[1]}, Dtype::f32) : Tensor{};
     // Every tensor rank has the whole dy; the segment table is held whole by each and gets the same gradient on all.
     embedding_backward(step.stream, {.ids = step.batch.ids,
                                      .segments = step.batch.segments,
+                                     .tokens = step.batch.id_tokens,
+                                     .begin = step.batch.id_begin,
                                      .dy = dy,
                                      .d_word = grads[word_],
                                      .d_segment = grads[segment_],
-                                     .first_id = first_id_});
+                                     .first_id = first_id_,
+                                     .scratch = scratch});
 }
 
 }  // namespace rf

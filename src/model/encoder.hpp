@@ -16,7 +16,7 @@ class SelfAttention {
 public:
     SelfAttention(const ModelConfig& model, std::int64_t layer, ParamLayout& layout);
     struct Saved {
-        Tensor qkv;      ///< [T, 3, h, D] rotated
+        Tensor qkv;      ///< [T, 3, h, D]
         Tensor context;  ///< [T, h, D]
         Tensor log_sum;  ///< [h, T]
     };
@@ -38,6 +38,7 @@ public:
     FeedForward(const ModelConfig& model, std::int64_t layer, ParamLayout& layout);
     struct Saved {
         Tensor activation;  ///< [T, f] after relu
+        Tensor mask;        ///< [T, relu_mask_bytes(f)]: where it is positive
     };
     Tensor forward(const StepContext& step, const ParamView& weights, const ConstTensor& x, Saved& saved) const;
     Tensor backward(const StepContext& step, const ParamView& weights, const ParamView& grads, const ConstTensor& df,

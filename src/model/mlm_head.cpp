@@ -6,27 +6,25 @@
 #include "kernels/gemm.hpp"
 
 #include <algorithm>
-#include <chrono>
 
 namespace rf {
 
 namespace {
 // Rows of logits worked on at once: 512 rows of 12000 f32 logits are 24 MB.
 constexpr std::int64_t chunk_rows = 512;
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 }  // namespace
 
-MlmSums MlmHead::evaluate(const StepContext& step, const ParamView& weights, const ConstTensor& x, const MlmTargets& what) const {
-    return run(step, weights, nullptr, x, what, 0, {});
+void MlmHead::evaluate(const StepContext& step, const ParamView& weights, const ConstTensor& x, const MlmTargets& what, const Tensor& sums) const {
+    run(step, weights, nullptr, x, what, 0, {}, sums);
 }
 
-MlmSums MlmHead::forward_backward(const StepContext& step, const ParamView& weights, const ParamView& grads, const ConstTensor& x,
-                                  const MlmTargets& what, double factor, const Tensor& dx) const {
-    return run(step, weights, &grads, x, what, factor, dx);
+void MlmHead::forward_backward(const StepContext& step, const ParamView& weights, const ParamView& grads, const ConstTensor& x,
+                               const MlmTargets& what, const Scalar& factor, const Tensor& dx, const Tensor& sums) const {
+    run(step, weights, &grads, x, what, factor, dx, sums);
 }
 
-MlmSums MlmHead::run(const StepContext& step, const ParamView& weights, const ParamView* grads, const ConstTensor& x,
-                     const MlmTargets& what, double factor, const Tensor& dx) const {
+void MlmHead::run(const StepContext& step, const ParamView& weights, const ParamView* grads, const ConstTensor& x, const MlmTargets& what,
+                  const Scalar& factor, const Tensor& dx, const Tensor& sums) const {
     const ArenaScope scratch(step.arena);
     const Dtype sum_type = accumulator_of(x.dtype);
     const Tensor word = weights[word_];
@@ -34,7 +32,6 @@ MlmSums MlmHead::run(const StepContext& step, const ParamView& weights, const Pa
     const Dropout drop = step.dropout(dropout_, head_dropout);
     const Tensor h = step.arena.tensor({m, c}, x.dtype), dh = step.arena.tensor({m, c}, x.dtype);
     gather(step.stream, {.x = x, .rows = what.rows, .y = h, .dropout = drop, .origin = step.batch.origin});
-    MlmSums sums{.count = m};
     for (std::int64_t begin = 0; begin < m; begin += chunk_rows) {
         const ArenaScope chunk(step.arena);
         const std::int64_t end = std::min(m, begin + chunk_rows), n = end - begin;
@@ -46,24 +43,19 @@ MlmSums MlmHead::run(const StepContext& step, const ParamView& weights, const Pa
         softmax_stats(step.stream, {.logits = logits, .targets = targets, .stats = part, .first_id = first_id_});
         step.tensor.all_gather(step.stream, part, parts);
         join_softmax_stats(step.stream, {.parts = parts, .whole = whole});
-        const CrossEntropySum sum = cross_entropy(step.stream, whole, targets);
-        sums.loss += sum.loss;
-        sums.correct += sum.correct;
+        cross_entropy_sums(step.stream, {.whole_stats = whole, .targets = targets, .sums = sums});
         if (!grads) continue;
-        const double begin_backward = seconds();
+        const Timed backward(step.backward, step.stream);
         const Tensor d_logits = x.dtype == sum_type ? logits : step.arena.tensor({n, v}, x.dtype);
         cross_entropy_backward(step.stream, {.logits = logits, .targets = targets, .whole_stats = whole, .d_logits = d_logits,
                                              .factor = factor, .first_id = first_id_});
         gemm(step.stream, {.a = d_logits, .b = word, .c = dh.rows(begin, end)});
         gemm(step.stream, {.a = d_logits, .trans_a = true, .b = h.rows(begin, end), .c = (*grads)[word_], .beta = 1});
-        sums.backward_seconds += seconds() - begin_backward;
     }
-    if (!grads) return sums;
-    const double begin_backward = seconds();
+    if (!grads) return;
+    const Timed backward(step.backward, step.stream);
     step.tensor.all_reduce(step.stream, dh, ReduceOp::sum);  // each rank saw v of the V logits
     gather_backward(step.stream, {.dy = dh, .rows = what.rows, .dx = dx, .dropout = drop, .origin = step.batch.origin});
-    sums.backward_seconds += seconds() - begin_backward;
-    return sums;
 }
 
 Tensor MlmHead::logits(const StepContext& step, const ParamView& weights, const ConstTensor& x, const ConstTensor& rows) const {

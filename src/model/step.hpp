@@ -6,16 +6,50 @@
 #include "kernels/dropout.hpp"
 #include "model/config.hpp"
 
+#include <chrono>
+
 namespace rf {
 
-/// Sequences laid one after another without padding, and what is asked of them. All views are i32.
+/// Sequences laid one after another without padding, and what is asked of them. All views are i32, on the step's device.
+/// A batch made to fit a captured step may have tokens after the last sequence: they take part in no attention and get no
+/// gradient.
 struct BatchView {
     ConstTensor ids;         ///< [T]
     ConstTensor segments;    ///< [T], or absent: all 0
     ConstTensor cu_seqlens;  ///< [S+1]
     ConstTensor sample;      ///< [S] sample number modulo 2^32
     TokenOrigin origin;      ///< [T] each
+    ConstTensor id_tokens;   ///< [T] and
+    ConstTensor id_begin;    ///< [U+1]: tokens grouped by id (kernels/embedding.hpp), for backward
+    std::int64_t longest = 0;  ///< no sequence is longer
     std::int64_t tokens() const { return ids.count(); }
+};
+
+/// Wall time spent in one part of a step. On a GPU it runs only when it may wait for the stream.
+struct Stopwatch {
+    double seconds = 0;
+    bool waits = false;
+};
+
+/// Adds the time from its construction to its end.
+class Timed {
+public:
+    Timed(Stopwatch* watch, const Stream& stream) : watch_(watch && (stream.device() == Device::cpu || watch->waits) ? watch : nullptr), stream_(stream) {
+        if (watch_) watch_->seconds -= now();
+    }
+    ~Timed() {
+        if (watch_) watch_->seconds += now();
+    }
+    Timed(const Timed&) = delete;
+    Timed& operator=(const Timed&) = delete;
+
+private:
+    double now() const {
+        stream_.synchronise();
+        return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    }
+    Stopwatch* watch_;
+    const Stream& stream_;
 };
 
 struct StepContext {
@@ -25,9 +59,10 @@ struct StepContext {
     Communicator& tensor;      ///< the ranks that split this copy of the model
     BatchView batch;
     ConstTensor rotary_table;  ///< [P, D/2, 2]
-    double alpha = 1;          ///< residual weight of this step
+    Scalar alpha = 1;          ///< residual weight of this step
     bool training = false;     ///< dropout on
     std::uint64_t seed = 0;    ///< of dropout
+    Stopwatch* backward = nullptr;  ///< counts the time of gradients where present
 
     /// Dropout number `detail` at this rate, or none outside training.
     Dropout dropout(double rate, std::uint32_t detail) const { return {training ? rate : 0, seed, detail}; }

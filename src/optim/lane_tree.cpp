@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 
 namespace rf {
 
@@ -39,7 +38,7 @@ std::vector<LaneNode> cover(int lanes, int begin, int end) {
     return nodes;
 }
 
-LaneGradients::LaneGradients(int lanes, const Communicator& data, std::int64_t size, Dtype dtype) : lanes_(lanes), size_(size), dtype_(dtype) {
+LaneGradients::LaneGradients(int lanes, const Communicator& data, std::int64_t size, Device device, Dtype dtype) : lanes_(lanes), size_(size), dtype_(dtype) {
     if (lanes % data.size() != 0)
         fail_usage("batch.lanes = ", lanes, " does not divide over ", data.size(), " data ranks (each works on whole lanes)");
     count_ = lanes / data.size();
@@ -47,13 +46,22 @@ LaneGradients::LaneGradients(int lanes, const Communicator& data, std::int64_t s
     own_ = cover(lanes, first_, first_ + count_);
     int depth = 0;
     for (const LaneNode& node : own_) {
-        nodes_.emplace_back(size * size_of(dtype));
+        nodes_.emplace_back(size * size_of(dtype), device);
         depth = std::max(depth, depth_of(node));
     }
-    for (int level = 0; level < depth; ++level) scratch_.emplace_back(size * size_of(dtype));
+    for (int level = 0; level < depth; ++level) scratch_.emplace_back(size * size_of(dtype), device);
+    const int ranks = data.size();
+    if (ranks == 1) return;
+    for (int r = 0; r < ranks; ++r) held_.push_back(cover(lanes, r * count_, (r + 1) * count_));
+    for (const auto& nodes : held_) leaves_.insert(leaves_.end(), nodes.begin(), nodes.end());
+    const std::int64_t most = std::min(piece_length, size / ranks) * size_of(dtype);
+    send_ = Buffer(ranks * static_cast<std::int64_t>(own_.size()) * most, device);
+    recv_ = Buffer(static_cast<std::int64_t>(leaves_.size()) * most, device);
 }
 
-std::int64_t LaneGradients::bytes() const { return static_cast<std::int64_t>(nodes_.size() + scratch_.size()) * size_ * size_of(dtype_); }
+std::int64_t LaneGradients::bytes() const {
+    return static_cast<std::int64_t>(nodes_.size() + scratch_.size()) * size_ * size_of(dtype_) + send_.size() + recv_.size();
+}
 
 void LaneGradients::sum(Stream& stream, LaneNode node, const Tensor& target, const std::function<void(int, const Tensor&)>& run,
                         std::size_t depth) {
@@ -73,43 +81,34 @@ void LaneGradients::accumulate(Stream& stream, const std::function<void(int, con
     for (std::size_t i = 0; i < own_.size(); ++i) sum(stream, own_[i], nodes_[i].tensor({size_}, dtype_), run, 0);
 }
 
+/// Pieces of n elements arrive in the order of leaves_; the sum of a node lands in the piece of its leftmost subtree.
+Tensor LaneGradients::join(Stream& stream, LaneNode node, std::int64_t n) const {
+    const auto leaf = std::find(leaves_.begin(), leaves_.end(), node);
+    if (leaf != leaves_.end()) return recv_.tensor({n}, dtype_, (leaf - leaves_.begin()) * n * size_of(dtype_));
+    const int middle = split_of(node);
+    const Tensor left = join(stream, {node.begin, middle}, n);
+    add(stream, {.x = join(stream, {middle, node.end}, n), .y = left});
+    return left;
+}
+
 Tensor LaneGradients::reduce_scatter(Stream& stream, Communicator& data, const Tensor& out) {
     const int ranks = data.size();
     const std::int64_t shard = size_ / ranks, item = size_of(dtype_);
     if (ranks == 1) return nodes_[0].tensor({size_}, dtype_);
-    std::vector<std::vector<LaneNode>> held;  // subtrees of every rank
-    for (int r = 0; r < ranks; ++r) held.push_back(cover(lanes_, r * count_, (r + 1) * count_));
-
-    std::int64_t received = 0;
-    for (const auto& nodes : held) received += static_cast<std::int64_t>(nodes.size());
-    const std::int64_t most = std::min(piece_length, shard);
-    const Buffer send(ranks * static_cast<std::int64_t>(own_.size()) * most * item), recv(received * most * item);
     for (std::int64_t at = 0; at < shard; at += piece_length) {
         const std::int64_t n = std::min(piece_length, shard - at);
         std::vector<std::int64_t> send_begin{0}, recv_begin{0};
-        std::byte* to = send.data();
+        std::int64_t to = 0;
         for (int r = 0; r < ranks; ++r) {
             for (const Buffer& node : nodes_) {
-                std::memcpy(to, node.data() + (r * shard + at) * item, static_cast<std::size_t>(n * item));
+                copy(stream, node.tensor({n}, dtype_, (r * shard + at) * item), send_.tensor({n}, dtype_, to));
                 to += n * item;
             }
-            send_begin.push_back(to - send.data());
-            recv_begin.push_back(recv_begin.back() + static_cast<std::int64_t>(held[static_cast<std::size_t>(r)].size()) * n * item);
+            send_begin.push_back(to);
+            recv_begin.push_back(recv_begin.back() + static_cast<std::int64_t>(held_[static_cast<std::size_t>(r)].size()) * n * item);
         }
-        data.all_to_all(send.data(), send_begin, recv.data(), recv_begin);
-
-        // Pieces arrive in lane order; the sum of a node lands in the piece of its leftmost subtree.
-        std::vector<LaneNode> leaves;
-        for (const auto& nodes : held) leaves.insert(leaves.end(), nodes.begin(), nodes.end());
-        const std::function<std::byte*(LaneNode)> value = [&](LaneNode node) -> std::byte* {
-            const auto leaf = std::find(leaves.begin(), leaves.end(), node);
-            if (leaf != leaves.end()) return recv.data() + (leaf - leaves.begin()) * n * item;
-            const int middle = split_of(node);
-            std::byte* left = value({node.begin, middle});
-            add(stream, {.x = {value({middle, node.end}), {n}, dtype_}, .y = {left, {n}, dtype_}});
-            return left;
-        };
-        std::memcpy(static_cast<char*>(out.data) + at * item, value({0, lanes_}), static_cast<std::size_t>(n * item));
+        data.all_to_all(stream, send_.data(), send_begin, recv_.data(), recv_begin);
+        copy(stream, join(stream, {0, lanes_}, n), out.part(at, {n}));
     }
     return out;
 }

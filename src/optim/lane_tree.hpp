@@ -27,7 +27,7 @@ std::vector<LaneNode> cover(int lanes, int begin, int end);
 class LaneGradients {
 public:
     /// Lanes must divide over the data ranks (a UsageError says so). `size` elements a buffer.
-    LaneGradients(int lanes, const Communicator& data, std::int64_t size, Dtype dtype);
+    LaneGradients(int lanes, const Communicator& data, std::int64_t size, Device device, Dtype dtype);
 
     int first_lane() const { return first_; }
     int lane_count() const { return count_; }
@@ -40,6 +40,8 @@ public:
 
 private:
     void sum(Stream& stream, LaneNode node, const Tensor& target, const std::function<void(int, const Tensor&)>& run, std::size_t depth);
+    /// Bytes of the piece of node `held` at `index` among the received ones, holding the sum of `node`.
+    Tensor join(Stream& stream, LaneNode node, std::int64_t n) const;
 
     int lanes_, first_ = 0, count_ = 0;
     std::int64_t size_;
@@ -47,6 +49,9 @@ private:
     std::vector<LaneNode> own_;
     std::vector<Buffer> nodes_;    ///< one for each of own_
     std::vector<Buffer> scratch_;  ///< one for each level of the deepest own subtree
+    std::vector<std::vector<LaneNode>> held_;  ///< subtrees of every data rank
+    std::vector<LaneNode> leaves_;             ///< the same in one row: pieces arrive in this order
+    Buffer send_, recv_;
 };
 
 }  // namespace rf

@@ -1,12 +1,10 @@
 #pragma once
 
+#include "core/buffer.hpp"
 #include "io/json.hpp"
 #include "params/state.hpp"
 
 #include <boost/describe.hpp>
-
-#include <optional>
-#include <vector>
 
 namespace rf {
 
@@ -30,28 +28,32 @@ BOOST_DESCRIBE_STRUCT(OptimizerConfig, (),
                       (name, lr, beta1, beta2, epsilon, weight_decay, max_gradient_norm, skip_zero_gradient))
 
 /// Steps the shard of a ParamState. Norms are joined in the fixed order of the layout's segments: no bit depends on the
-/// number of data ranks.
+/// number of data ranks. Everything stays in memory of the state's device: nothing is read back inside a step.
 class Optimizer {
 public:
-    Optimizer(const OptimizerConfig& config, const ParamState& state, ParallelGrid& grid);
+    Optimizer(const OptimizerConfig& config, const ParamState& state, ParallelGrid& grid, Stream& stream);
 
-    struct Result {
-        double gradient_norm = 0;
-        /// First tensor (in layout order) whose gradient is not finite; nothing has been applied then.
-        std::optional<std::string> not_finite;
+    /// What the host decides of update number `update` (from 1): the first slots of `control()`.
+    struct Numbers {
+        double lr = 0, correction1 = 1, correction2 = 1;
     };
-    /// `gradient` [shard], update number from 1, learning rate of this update.
-    Result step(Stream& stream, const Tensor& gradient, std::int64_t update, double lr);
+    Numbers numbers(std::int64_t update, double lr) const;
+    /// [control_slots] f64: the caller puts the Numbers in front before `step`, and reads the rest when the stream is done.
+    const Tensor& control() const { return control_; }
+    /// `gradient` [shard]. When it is not finite nothing is applied, and control() names the first tensor's group.
+    void step(Stream& stream, const Tensor& gradient);
 
 private:
-    /// Totals per trust-ratio group from this shard's segment sums, over data and tensor ranks.
-    std::vector<SegmentSums> join(Stream& stream, std::span<const SegmentSums> own);
+    /// Totals per trust-ratio group from this shard's segment sums, over data and tensor ranks, in groups_.
+    void join(Stream& stream);
 
     OptimizerConfig config_;
     const ParamState& state_;
     ParallelGrid& grid_;
-    std::size_t first_segment_ = 0;
-    std::vector<Segment> segments_;  ///< of this shard
+    Buffer segments_;     ///< Segments of this shard
+    Buffer sums_;         ///< [all segments, 3] f64; this shard's rows are one run of it
+    Buffer group_begin_, counted_, groups_, rates_, control_memory_;
+    Tensor own_, control_;
 };
 
 }  // namespace rf

@@ -86,7 +86,7 @@ CheckpointWriter::State CheckpointWriter::local_state() const {
     return job_ ? (job_->published ? State::idle : job_->state.load()) : State::idle;
 }
 
-void CheckpointWriter::start(const ParamState& state, const CheckpointMeta& meta) {
+void CheckpointWriter::start(const Stream& stream, const ParamState& state, const CheckpointMeta& meta) {
     finish();
     auto job = std::make_unique<Job>();
     job->meta = meta;
@@ -109,10 +109,18 @@ void CheckpointWriter::start(const ParamState& state, const CheckpointMeta& meta
     const std::int64_t first = at(owned, me), last = at(owned, me + 1);
     for (int r = 0; r <= size; ++r) recv[static_cast<std::size_t>(r)] = (clamp(r * job->shard, first, last) - first) * item;
     job->begin = first;
+    Stream host;
+    Buffer copy;
     for (const Tensor& shard : {state.master(), state.m(), state.v()}) {
         if (!shard) continue;
+        const void* from = shard.data;
+        if (stream.device() != Device::cpu) {
+            if (copy.size() == 0) copy = Buffer(shard.bytes());
+            download(stream, shard, copy.data());
+            from = copy.data();
+        }
         job->arrays.emplace_back((last - first) * item);
-        grid_.data->all_to_all(shard.data, send, job->arrays.back().data(), recv);
+        grid_.data->all_to_all(host, from, send, job->arrays.back().data(), recv);
     }
     job_ = std::move(job);
     thread_ = std::thread([this, job = job_.get()] { job->run([&] { write_part(*job); }); });

@@ -34,7 +34,7 @@ public:
     ~CheckpointWriter();
 
     /// Copies the state, so that the next update may run, and writes it on a thread. Finishes an earlier one first.
-    void start(const ParamState& state, const CheckpointMeta& meta);
+    void start(const Stream& stream, const ParamState& state, const CheckpointMeta& meta);
     State local_state() const;
     /// All ranks are done: rank 0 makes checkpoint.h5, renames the folder and retires old ones, on its thread.
     void publish();
@@ -73,7 +73,7 @@ std::vector<std::filesystem::path> checkpoint_parts(const std::filesystem::path&
 CheckpointMeta read_checkpoint_meta(const std::filesystem::path& checkpoint);
 /// Fills master (and m, v where the state has them and the file too) with this rank's shard. Names and shapes must agree with
 /// the layout; a UsageError names the first difference. Returns whether moments were read.
-bool read_checkpoint(const std::filesystem::path& checkpoint, const ParamLayout& layout, const ParamState& state);
+bool read_checkpoint(const std::filesystem::path& checkpoint, const Stream& stream, const ParamLayout& layout, const ParamState& state);
 
 /// Digests over the logical tensors in order of their names: equal states give equal digests however they are split.
 struct CheckpointDigest {

@@ -4,7 +4,6 @@
 #include "params/checkpoint.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <set>
 
 namespace rf {
@@ -121,7 +120,7 @@ CheckpointMeta read_checkpoint_meta(const fs::path& checkpoint) {
     return meta;
 }
 
-bool read_checkpoint(const fs::path& checkpoint, const ParamLayout& layout, const ParamState& state) {
+bool read_checkpoint(const fs::path& checkpoint, const Stream& stream, const ParamLayout& layout, const ParamState& state) {
     const auto hold = h5::lock();
     const h5::File file = open_index(checkpoint);
     const bool moments = state.m() && h5::exists(file, "optimizer/m");
@@ -135,8 +134,7 @@ bool read_checkpoint(const fs::path& checkpoint, const ParamLayout& layout, cons
         const Tensor whole = scratch.tensor(entry.local, state.master().dtype);
         const auto fetch = [&](const std::string& name, const Tensor& shard) {
             read_part(file, name, entry, whole);
-            std::memcpy(static_cast<char*>(shard.data) + (from - begin) * item, scratch.data() + (from - entry.offset) * item,
-                        static_cast<std::size_t>((to - from) * item));
+            upload(stream, scratch.data() + (from - entry.offset) * item, shard.part(from - begin, {to - from}));
         };
         fetch(entry.spec.name, state.master());
         if (!moments) continue;

@@ -4,23 +4,23 @@
 
 namespace rf {
 
-ParamState::ParamState(const ParamLayout& layout, const ParallelGrid& grid, Dtype dtype, bool moments)
+ParamState::ParamState(const ParamLayout& layout, const ParallelGrid& grid, Device device, Dtype dtype, bool moments)
     : layout_(layout),
       data_size_(grid.data->size()),
       shard_(layout.shard_size(data_size_)),
       offset_(shard_ * grid.data->rank()) {
     const Dtype wide = accumulator_of(dtype);
-    weights_ = Buffer(padded_size() * size_of(dtype));
+    weights_ = Buffer(padded_size() * size_of(dtype), device);
     weights_flat_ = weights_.tensor({padded_size()}, dtype);
     if (dtype == wide) {
         master_flat_ = weights_flat_.part(offset_, {shard_});  // one copy serves as both
     } else {
-        master_ = Buffer(shard_ * size_of(wide));
+        master_ = Buffer(shard_ * size_of(wide), device);
         master_flat_ = master_.tensor({shard_}, wide);
     }
     if (!moments) return;
-    m_ = Buffer(shard_ * size_of(wide));
-    v_ = Buffer(shard_ * size_of(wide));
+    m_ = Buffer(shard_ * size_of(wide), device);
+    v_ = Buffer(shard_ * size_of(wide), device);
     m_flat_ = m_.tensor({shard_}, wide);
     v_flat_ = v_.tensor({shard_}, wide);
 }

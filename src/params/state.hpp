@@ -11,7 +11,7 @@ namespace rf {
 class ParamState {
 public:
     /// `moments`: also m and v (training). Masters are f32, or f64 when the working weights are.
-    ParamState(const ParamLayout& layout, const ParallelGrid& grid, Dtype dtype, bool moments);
+    ParamState(const ParamLayout& layout, const ParallelGrid& grid, Device device, Dtype dtype, bool moments);
 
     const ParamLayout& layout() const { return layout_; }
     ParamView weights() const { return {layout_, weights_flat_}; }

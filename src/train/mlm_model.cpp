@@ -1,11 +1,12 @@
 #include "train/mlm_model.hpp"
 
 #include "core/cpu.hpp"
+#include "kernels/elementwise.hpp"
 #include "kernels/rotary.hpp"
 #include "params/initialise.hpp"
 
-#include <chrono>
-#include <cstring>
+#include <algorithm>
+#include <utility>
 
 namespace rf {
 
@@ -16,115 +17,155 @@ Dtype resolve_dtype(const std::string& name, const json::Place& place) {
     fail_usage(place.at("dtype"), ": expected \"auto\", \"f32\" or \"bf16\", found \"", name, "\"");
 }
 
-Device resolve_device(const std::string& name, const json::Place& place) {
-    if (name == "cpu" || name == "auto") return Device::cpu;
-    if (name == "cuda") fail_usage(place.at("device"), ": this build has no CUDA (use \"cpu\" or \"auto\")");
-    fail_usage(place.at("device"), ": expected \"auto\", \"cpu\" or \"cuda\", found \"", name, "\"");
-}
+namespace {
+/// Pieces of staging memory: enough that a step of several lanes never waits for the one before.
+constexpr std::size_t staging_pieces = 64;
+}  // namespace
 
-MlmModel::MlmModel(const ModelConfig& config, ParallelGrid& grid, Dtype dtype, bool training, std::int64_t max_length, std::uint64_t seed)
+MlmModel::MlmModel(const ModelConfig& config, ParallelGrid& grid, const Options& options)
     : config_(config),
       grid_(grid),
-      dtype_(dtype),
-      seed_(seed),
+      options_(options),
+      stream_(options.device),
+      staging_(options.device, staging_pieces),
+      arena_(options.device),
       layout_(grid.tensor->rank(), grid.tensor->size()),
       encoder_(config_, layout_),
       head_(config_, encoder_),
-      state_(layout_, grid, dtype, training) {
+      state_(layout_, grid, options.device, options.dtype, options.training),
+      sums_(2 * 8, options.device) {
     RF_REQUIRE(layout_.parameter_count() == config_.parameter_count(), "the layout holds ", layout_.parameter_count(),
                " parameters, the formula gives ", config_.parameter_count());
-    const Dtype wide = accumulator_of(dtype);
-    rotary_ = Buffer(max_length * config_.head_size() * size_of(wide));
-    rotary_table_ = rotary_.tensor({max_length, config_.head_size() / 2, 2}, wide);
-    rotary_table(rotary_table_);
+    const Dtype wide = accumulator_of(options.dtype);
+    const Shape shape{options.max_length, config_.head_size() / 2, 2};
+    const Buffer host(shape.count() * size_of(wide));
+    rotary_table(host.tensor(shape, wide));
+    rotary_ = Buffer(host.size(), options.device);
+    rotary_table_ = rotary_.tensor(shape, wide);
+    upload(stream_, host.data(), rotary_table_);
 }
 
 void MlmModel::initialise() {
-    rf::initialise(layout_, seed_, config_.initial_gain(), state_.master(), state_.offset());
+    const Tensor& master = state_.master();
+    const Buffer host(master.bytes());
+    const Tensor values = host.tensor(master.shape, master.dtype);
+    rf::initialise(layout_, options_.seed, config_.initial_gain(), values, state_.offset());
+    upload(stream_, values.data, master);
     state_.publish_weights(stream_, *grid_.data);
 }
 
 bool MlmModel::load(const std::filesystem::path& checkpoint) {
-    const bool moments = read_checkpoint(checkpoint, layout_, state_);
+    const bool moments = read_checkpoint(checkpoint, stream_, layout_, state_);
     state_.publish_weights(stream_, *grid_.data);
     return moments;
 }
 
-namespace {
-ConstTensor list(const std::vector<std::int32_t>& v) {
-    static const std::int32_t none = 0;
-    return view(v.empty() ? &none : v.data(), {static_cast<std::int64_t>(v.size())});
-}
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-MlmTargets targets_of(const PackedBatch& batch) { return {.rows = list(batch.rows), .targets = list(batch.targets)}; }
-}  // namespace
-
-StepContext MlmModel::step(const PackedBatch& batch, double alpha, bool training) {
-    arena_.reset();
+StepContext MlmModel::context(const DeviceBatch& batch, const Scalar& alpha, bool training) {
     return {.model = config_,
             .stream = stream_,
             .arena = arena_,
             .tensor = *grid_.tensor,
-            .batch = {.ids = list(batch.ids),
-                      .segments = {},
-                      .cu_seqlens = list(batch.cu_seqlens),
-                      .sample = list(batch.sample),
-                      .origin = {.sample = list(batch.token_sample), .position = list(batch.position)}},
+            .batch = batch.view(),
             .rotary_table = rotary_table_,
-            .alpha = config_.residual_mode == "alpha" ? alpha : 1,
+            .alpha = config_.residual_mode == "alpha" ? alpha : Scalar(1),
             .training = training,
-            .seed = seed_};
+            .seed = options_.seed,
+            .backward = &backward_};
 }
 
-MlmSums MlmModel::forward_backward(const PackedBatch& batch, double alpha, double factor, const Tensor& gradient) {
-    if (batch.tokens() == 0) return {};
-    const StepContext context = step(batch, alpha, true);
+void MlmModel::run(const DeviceBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums) {
+    const StepContext step = context(batch, alpha, true);
     const ParamView weights = state_.weights(), grads(layout_, gradient);
     Encoder::Saved saved;
-    const Tensor x = encoder_.forward(context, weights, saved);
+    const Tensor x = encoder_.forward(step, weights, saved);
     const Tensor dx = arena_.tensor_like(x);
-    MlmSums sums = head_.forward_backward(context, weights, grads, x, targets_of(batch), factor, dx);
-    const double begin_backward = seconds();
-    encoder_.backward(context, weights, grads, dx, saved);
-    sums.backward_seconds += seconds() - begin_backward;
-    return sums;
+    head_.forward_backward(step, weights, grads, x, batch.targets(), factor, dx, sums);
+    const Timed backward(step.backward, stream_);
+    encoder_.backward(step, weights, grads, dx, saved);
+}
+
+void MlmModel::reset_arena() {
+    if (!arena_.reset()) return;
+    for (auto& [sizes, bucket] : buckets_) bucket.captured.clear();  // they hold the old addresses
+}
+
+void MlmModel::forward_backward(const PackedBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums) {
+    if (batch.tokens() == 0) return;
+    IdGroups groups = group_by_id(batch.ids);
+    const BatchSizes sizes = BatchSizes::of(batch, groups);
+    if (options_.device == Device::cpu) {
+        batch_.load(stream_, staging_, batch, sizes, std::move(groups));
+        reset_arena();
+        return run(batch_, alpha, factor, gradient, sums);
+    }
+    const BatchSizes rounded = sizes.bucket();
+    Bucket& bucket = buckets_[rounded];
+    bucket.batch.load(stream_, staging_, batch, rounded, std::move(groups));
+    // The first step of a bucket runs as it is: it sizes the arena and lets the matrix library choose its plans.
+    CapturedWork& captured = bucket.captured[gradient.data];
+    if (!captured) {
+        reset_arena();
+        const auto work = [&] { run(bucket.batch, alpha, factor, gradient, sums); };
+        if (!bucket.ran || !options_.graphs || backward_.waits) {
+            bucket.ran = true;
+            return work();
+        }
+        captured.capture(stream_, work);
+    }
+    captured.replay(stream_);
+}
+
+const DeviceBatch& MlmModel::load_exact(const PackedBatch& batch) {
+    IdGroups groups = group_by_id(batch.ids);
+    const BatchSizes sizes = BatchSizes::of(batch, groups);
+    batch_.load(stream_, staging_, batch, sizes, std::move(groups));
+    reset_arena();
+    return batch_;
 }
 
 MlmSums MlmModel::evaluate(const PackedBatch& batch, double alpha) {
     if (batch.tokens() == 0) return {};
-    const StepContext context = step(batch, alpha, false);
+    const StepContext step = context(load_exact(batch), alpha, false);
     Encoder::Saved saved;
-    const Tensor x = encoder_.forward(context, state_.weights(), saved);
-    return head_.evaluate(context, state_.weights(), x, targets_of(batch));
+    const Tensor x = encoder_.forward(step, state_.weights(), saved), sums = sums_.tensor({2}, Dtype::f64);
+    fill_zero(stream_, sums);
+    head_.evaluate(step, state_.weights(), x, batch_.targets(), sums);
+    double host[2];
+    download(stream_, sums, host);
+    return {.loss = host[0], .count = static_cast<std::int64_t>(batch.targets.size()), .correct = static_cast<std::int64_t>(host[1])};
 }
 
-Tensor MlmModel::encode(const PackedBatch& batch, double alpha) {
-    const StepContext context = step(batch, alpha, false);
-    Encoder::Saved saved;
-    return encoder_.forward(context, state_.weights(), saved);
+std::vector<float> MlmModel::to_host(const Tensor& t) {
+    const Tensor wide = arena_.tensor(t.shape, Dtype::f32);
+    cast(stream_, {.x = t, .y = wide});
+    std::vector<float> host(static_cast<std::size_t>(t.count()));
+    download(stream_, wide, host.data());
+    return host;
 }
 
-Tensor MlmModel::logits(const PackedBatch& batch, double alpha) {
-    const StepContext context = step(batch, alpha, false);
+std::vector<float> MlmModel::encode(const PackedBatch& batch, double alpha) {
+    const StepContext step = context(load_exact(batch), alpha, false);
     Encoder::Saved saved;
-    const Tensor x = encoder_.forward(context, state_.weights(), saved);
-    const Tensor part = head_.logits(context, state_.weights(), x, list(batch.rows));
+    return to_host(encoder_.forward(step, state_.weights(), saved));
+}
+
+std::vector<float> MlmModel::logits(const PackedBatch& batch, double alpha) {
+    const StepContext step = context(load_exact(batch), alpha, false);
+    Encoder::Saved saved;
+    const Tensor x = encoder_.forward(step, state_.weights(), saved);
+    const std::vector<float> part = to_host(head_.logits(step, state_.weights(), x, batch_.targets().rows));
     if (grid_.tensor->size() == 1) return part;
     // Parts of the vocabulary may differ by one column: padded to the widest, gathered, put in place.
-    const std::int64_t m = part.shape[0], v = config_.vocab_size;
+    const std::int64_t m = static_cast<std::int64_t>(batch.rows.size()), v = config_.vocab_size;
     const int ranks = grid_.tensor->size();
-    const std::int64_t widest = (v + ranks - 1) / ranks;
-    const Tensor padded = arena_.tensor({m, widest}, part.dtype), all = arena_.tensor({ranks, m, widest}, part.dtype);
-    const Tensor whole = arena_.tensor({m, v}, part.dtype);
-    const std::int64_t item = size_of(part.dtype);
-    const auto at = [item](const Tensor& t, std::int64_t index) { return static_cast<char*>(t.data) + index * item; };
-    for (std::int64_t i = 0; i < m; ++i)
-        std::memcpy(at(padded, i * widest), at(part, i * part.shape[1]), static_cast<std::size_t>(part.shape[1] * item));
-    grid_.tensor->all_gather(stream_, padded, all);
+    const std::int64_t widest = (v + ranks - 1) / ranks, own = static_cast<std::int64_t>(part.size()) / std::max<std::int64_t>(m, 1);
+    std::vector<float> padded(static_cast<std::size_t>(m * widest)), all(padded.size() * static_cast<std::size_t>(ranks)), whole(static_cast<std::size_t>(m * v));
+    for (std::int64_t i = 0; i < m; ++i) std::copy_n(part.begin() + i * own, own, padded.begin() + i * widest);
+    Stream host;
+    grid_.tensor->all_gather(host, view(std::as_const(padded).data(), {m * widest}), view(all.data(), {ranks * m * widest}));
     for (int r = 0; r < ranks; ++r) {
         const std::int64_t begin = part_begin(v, r, ranks), width = part_begin(v, r + 1, ranks) - begin;
-        for (std::int64_t i = 0; i < m; ++i)
-            std::memcpy(at(whole, i * v + begin), at(all, (r * m + i) * widest), static_cast<std::size_t>(width * item));
+        for (std::int64_t i = 0; i < m; ++i) std::copy_n(all.begin() + (r * m + i) * widest, width, whole.begin() + i * v + begin);
     }
     return whole;
 }

@@ -1,9 +1,11 @@
 #include "train/pretrain.hpp"
 
+#include "comm/device_choice.hpp"
 #include "core/build.hpp"
 #include "core/cpu.hpp"
 #include "core/log.hpp"
 #include "io/files.hpp"
+#include "kernels/elementwise.hpp"
 #include "optim/schedule.hpp"
 #include "text/vocabulary.hpp"
 #include "train/replay_dump.hpp"
@@ -126,7 +128,10 @@ private:
     void open_output(bool restart);
     void resume();
     void write_run_json() const;
-    void report(std::int64_t step, const UpdateStats& stats, double lr, double alpha, double wall, double waited);
+    double alpha_at(std::int64_t step) const { return config_.residual_mode == "alpha" ? alpha_.at(step) : 1; }
+    /// Waits for updates until at most `left` are under way, and reports each.
+    void settle(int left, double waited);
+    void report(const UpdateStats& stats, double wall, double waited);
     void evaluate_now(std::int64_t step);
     void checkpoint(std::int64_t step);
     /// True on all ranks when any of them has been told to stop; also moves a finished checkpoint on.
@@ -140,6 +145,7 @@ private:
     ModelConfig config_;
     Schedule lr_, alpha_;
     Vocabulary vocab_;
+    Device device_;           ///< chosen before the ranks are split into groups
     ParallelGrid grid_;
     Corpus corpus_;
     SampleStream stream_;
@@ -152,6 +158,7 @@ private:
     std::int64_t first_ = 0;  ///< updates done when this run began
     double unigram_ = 0;
     double rate_ = 0;         ///< smoothed seconds per update, for the ETA
+    double last_ = 0;         ///< when the last update was done
 };
 
 Run::Run(PretrainInput input, const json::Place& place, World& world, bool restart)
@@ -163,6 +170,7 @@ Run::Run(PretrainInput input, const json::Place& place, World& world, bool resta
       lr_(in_.schedule.lr, place.at("schedule.lr")),
       alpha_(in_.schedule.alpha, place.at("schedule.alpha")),
       vocab_(in_.vocab),
+      device_(choose_device(world, in_.device)),
       grid_(world.communicator(), in_.parallel.tensor),
       corpus_((check_corpus(in_, place, world.communicator()), in_.corpus), place.at("corpus"), Corpus::Check::none),
       stream_{.corpus = corpus_,
@@ -176,7 +184,6 @@ Run::Run(PretrainInput input, const json::Place& place, World& world, bool resta
               .vocab_size = config_.vocab_size,
               .held_out = std::min(in_.evaluation.documents, corpus_.documents() / 10)},
       folder_(in_.output) {
-    resolve_device(in_.device, place);
     config_.check(place.at("model"), in_.parallel.tensor);
     if (vocab_.digest() != corpus_.vocab_digest())
         fail_usage(place.at("vocab"), ": ", in_.vocab, " (", vocab_.digest(), ") is not the vocabulary the corpus was built with (",
@@ -186,7 +193,8 @@ Run::Run(PretrainInput input, const json::Place& place, World& world, bool resta
     in_.model = json::write(config_);
     identity_ = identity_of(in_, config_, corpus_, vocab_);
     const Dtype dtype = resolve_dtype(in_.dtype, place);
-    model_ = std::make_unique<MlmModel>(config_, grid_, dtype, true, in_.batch.max_length, stream_.seed);
+    model_ = std::make_unique<MlmModel>(config_, grid_, MlmModel::Options{.device = device_, .dtype = dtype, .training = true,
+                                                                    .graphs = in_.parallel.graphs, .max_length = in_.batch.max_length, .seed = stream_.seed});
     trainer_ = std::make_unique<MlmTrainer>(*model_, grid_, in_.optimizer, stream_.lanes);
     open_output(restart);
     writer_ = std::make_unique<CheckpointWriter>(folder_ / "checkpoints", grid_, model_->layout(), in_.keep);
@@ -221,9 +229,10 @@ void Run::resume() {
     std::vector<std::int64_t> steps;
     if (grid_.world.rank() == 0) steps = checkpoint_steps(checkpoints);
     std::int64_t count = static_cast<std::int64_t>(steps.size());
-    grid_.world.broadcast(model_->stream(), {&count, {8}, Dtype::u8}, 0);
+    Stream host;
+    grid_.world.broadcast(host, {&count, {8}, Dtype::u8}, 0);
     steps.resize(static_cast<std::size_t>(count));
-    if (count) grid_.world.broadcast(model_->stream(), {steps.data(), {8 * count}, Dtype::u8}, 0);
+    if (count) grid_.world.broadcast(host, {steps.data(), {8 * count}, Dtype::u8}, 0);
 
     std::optional<std::int64_t> from;
     std::int64_t damaged = 0;
@@ -261,7 +270,7 @@ void Run::resume() {
             if (const std::string damage = find_checkpoint_damage(given); !damage.empty()) fail_usage(place_.at("checkpoint"), ": ", damage);
             model_->load(given);
             // Weights only: a new run has moments and a schedule of its own.
-            for (const Tensor& moment : {model_->state().m(), model_->state().v()}) std::fill_n(static_cast<char*>(moment.data), moment.bytes(), 0);
+            for (const Tensor& moment : {model_->state().m(), model_->state().v()}) fill_zero(model_->stream(), moment);
         }
     }
     if (grid_.world.rank() == 0) {
@@ -300,7 +309,24 @@ void Run::write_run_json() const {
     write_file_atomically(folder_ / "run.json", json::pretty(run));
 }
 
-void Run::report(std::int64_t step, const UpdateStats& stats, double lr, double alpha, double wall, double waited) {
+void Run::settle(int left, double waited) {
+    while (trainer_->in_flight() > left) {
+        UpdateStats stats;
+        try {
+            stats = trainer_->wait();
+        } catch (const NotFinite&) {
+            if (results_) results_->flush(true);
+            throw;
+        }
+        const double now = seconds();
+        report(stats, now - last_, waited);
+        last_ = now;
+    }
+}
+
+void Run::report(const UpdateStats& stats, double wall, double waited) {
+    const std::int64_t step = stats.update;
+    const double lr = in_.optimizer.lr * lr_.at(step), alpha = alpha_at(step);
     rate_ = rate_ == 0 ? wall : 0.95 * rate_ + 0.05 * wall;
     if (!results_) return;
     results_->append("train", {static_cast<double>(step), stats.loss, stats.accuracy, lr, alpha, stats.gradient_norm,
@@ -332,7 +358,7 @@ void Run::evaluate_now(std::int64_t step) {
 }
 
 void Run::checkpoint(std::int64_t step) {
-    writer_->start(model_->state(), {.step = step,
+    writer_->start(model_->stream(), model_->state(), {.step = step,
                                      .samples = step * in_.batch.sequences,
                                      .model = json::pretty(json::write(config_)),
                                      .input = json::pretty(json::write(in_)),
@@ -345,7 +371,8 @@ bool Run::agree_to_stop() {
     const State state = writer_->local_state();
     const bool late = in_.time_limit > 0 && seconds() - start_ > in_.time_limit;
     double flags[3] = {static_cast<double>(noted_signal() != 0 || late), state == State::failed ? 1.0 : 0.0, state == State::busy ? 1.0 : 0.0};
-    grid_.world.all_reduce(model_->stream(), view(flags, {3}), ReduceOp::max);
+    Stream host;
+    grid_.world.all_reduce(host, view(flags, {3}), ReduceOp::max);
     if (flags[1] > 0) writer_->finish();  // throws the failing rank's words on every rank
     if (flags[2] == 0) writer_->publish();
     return flags[0] > 0;
@@ -361,30 +388,25 @@ int Run::go() {
         log::info("done: ", in_.output, " is at step ", first_, " of ", in_.steps);
         return 0;
     }
-    ReplayDump dump(in_.dump_batches > 0 && first_ == 0 ? (folder_ / "replay.h5").string() : "", grid_, model_->state());
+    ReplayDump dump(in_.dump_batches > 0 && first_ == 0 ? (folder_ / "replay.h5").string() : "", grid_, model_->stream(), model_->state());
     if (first_ == 0) evaluate_now(0);
     watch_signals();
     Prefetcher prefetch(stream_, trainer_->first_lane(), trainer_->lane_count(), first_);
     for (std::int64_t step = first_ + 1; step <= in_.steps; ++step) {
-        const double begin = seconds(), lr = in_.optimizer.lr * lr_.at(step), alpha = config_.residual_mode == "alpha" ? alpha_.at(step) : 1;
-        const double waited = prefetch.waited();
+        const double lr = in_.optimizer.lr * lr_.at(step), alpha = alpha_at(step), before = prefetch.waited();
+        if (trainer_->in_flight() == 0) last_ = seconds();
         const std::vector<PackedBatch> batches = prefetch.next();
-        UpdateStats stats;
-        try {
-            stats = trainer_->update(batches, step, lr, alpha);
-        } catch (const NotFinite&) {
-            if (results_) results_->flush(true);
-            throw;
-        }
-        if (step <= in_.dump_batches) dump.add(batches, lr, alpha, stats.loss);
-        report(step, stats, lr, alpha, seconds() - begin, prefetch.waited() - waited);
+        trainer_->launch(batches, step, lr, alpha);
+        const bool dumped = step <= in_.dump_batches, last = step == in_.steps;
+        const bool stop = agree_to_stop(), save = step % in_.checkpoint_every == 0 || last || stop, judge = step % in_.eval_every == 0 || last;
+        settle(save || judge || dumped || step == 1 ? 0 : trainer_->depth(), prefetch.waited() - before);
+        if (dumped) dump.add(batches, lr, alpha, results_->column("train", "loss").back());
         if (step == 1)
             log::info("first update after ", duration(seconds() - start_), "; memory of rank 0: weights and optimizer ",
                       model_->state().bytes() >> 20, " MiB, gradients ", trainer_->gradient_bytes() >> 20, " MiB, activations ",
                       model_->arena().peak_bytes() >> 20, " MiB");
-        if (step % in_.eval_every == 0 || step == in_.steps) evaluate_now(step);
-        const bool stop = agree_to_stop();
-        if (step % in_.checkpoint_every == 0 || step == in_.steps || stop) checkpoint(step);
+        if (judge) evaluate_now(step);
+        if (save) checkpoint(step);
         if (results_ && writer_->local_state() != CheckpointWriter::State::busy) results_->flush(false);
         if (stop && step < in_.steps) {
             writer_->finish();

@@ -13,8 +13,9 @@ namespace rf {
 struct ParallelInput {
     std::int64_t tensor = 1;   ///< ranks that split one copy of the model
     std::int64_t threads = 0;  ///< OpenMP threads of a rank; 0: the cores of the host shared evenly by its ranks
+    bool graphs = true;        ///< on GPUs: capture each step shape once as a CUDA graph and replay it
 };
-BOOST_DESCRIBE_STRUCT(ParallelInput, (), (tensor, threads))
+BOOST_DESCRIBE_STRUCT(ParallelInput, (), (tensor, threads, graphs))
 
 struct BatchInput {
     std::int64_t sequences = 512;   ///< of one update, over all ranks

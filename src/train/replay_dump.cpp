@@ -4,13 +4,16 @@
 
 namespace rf {
 
-ReplayDump::ReplayDump(const std::string& path, const ParallelGrid& grid, const ParamState& state) {
+ReplayDump::ReplayDump(const std::string& path, const ParallelGrid& grid, const Stream& stream, const ParamState& state) {
     if (path.empty()) return;
     if (grid.world.size() != 1) fail_usage("dump_batches works with one rank");
     const auto hold = h5::lock();
     file_ = h5::create_file(path);
+    const Buffer host(state.master().bytes());
+    const Tensor weights = host.tensor(state.master().shape, state.master().dtype);
+    download(stream, state.master(), weights.data);
     for (const ParamEntry& entry : state.layout().entries())
-        h5::write(file_, "weights/" + entry.spec.name, state.master().part(entry.offset, entry.local), {"1", "initial weights"});
+        h5::write(file_, "weights/" + entry.spec.name, weights.part(entry.offset, entry.local), {"1", "initial weights"});
 }
 
 void ReplayDump::add(const std::vector<PackedBatch>& lanes, double lr, double alpha, double loss) {

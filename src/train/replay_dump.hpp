@@ -11,7 +11,7 @@ namespace rf {
 class ReplayDump {
 public:
     /// An empty path makes a dump that ignores everything. More than one rank is a UsageError.
-    ReplayDump(const std::string& path, const ParallelGrid& grid, const ParamState& state);
+    ReplayDump(const std::string& path, const ParallelGrid& grid, const Stream& stream, const ParamState& state);
     void add(const std::vector<PackedBatch>& lanes, double lr, double alpha, double loss);
 
 private:

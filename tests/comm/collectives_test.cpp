@@ -147,12 +147,13 @@ BOOST_AUTO_TEST_CASE(all_to_all_moves_empty_and_uneven_pieces) {
     std::vector<std::uint8_t> send(static_cast<std::size_t>(send_begin.back()) + 1), recv(static_cast<std::size_t>(recv_begin.back()) + 1, 255);
     for (int r = 0; r < n; ++r)
         for (int b = 0; b < length(me, r); ++b) send[static_cast<std::size_t>(send_begin[static_cast<std::size_t>(r)] + b)] = static_cast<std::uint8_t>(16 * me + 4 * r + b);
-    comm.all_to_all(send.data(), send_begin, recv.data(), recv_begin);
+    Stream stream;
+    comm.all_to_all(stream, send.data(), send_begin, recv.data(), recv_begin);
     for (int s = 0; s < n; ++s)
         for (int b = 0; b < length(s, me); ++b) BOOST_TEST(recv[static_cast<std::size_t>(recv_begin[static_cast<std::size_t>(s)] + b)] == 16 * s + 4 * me + b);
     BOOST_TEST(recv.back() == 255);
     const std::vector<std::int64_t> nothing(static_cast<std::size_t>(n) + 1, 0);
-    comm.all_to_all(send.data(), nothing, recv.data(), nothing);
+    comm.all_to_all(stream, send.data(), nothing, recv.data(), nothing);
 }
 
 BOOST_AUTO_TEST_CASE(transfers_larger_than_one_piece_arrive_whole) {
@@ -165,12 +166,12 @@ BOOST_AUTO_TEST_CASE(transfers_larger_than_one_piece_arrive_whole) {
         for (std::int64_t i = 0; i < bytes; ++i) from.data()[i] = pattern(i);
     const bool first = comm.rank() == 0;
     const std::int64_t send_begin[] = {0, 0, first ? bytes : 0}, recv_begin[] = {0, first ? 0 : bytes, first ? 0 : bytes};
-    comm.all_to_all(from.data(), send_begin, to.data(), recv_begin);
+    Stream stream;
+    comm.all_to_all(stream, from.data(), send_begin, to.data(), recv_begin);
     std::int64_t wrong = 0;
     if (!first)
         for (std::int64_t i = 0; i < bytes; ++i) wrong += to.data()[i] != pattern(i), to.data()[i] = std::byte{0};
     BOOST_TEST(wrong == 0);
-    Stream stream;
     comm.broadcast(stream, {first ? from.data() : to.data(), {bytes}, Dtype::u8}, 0);
     if (!first)
         for (std::int64_t i = 0; i < bytes; ++i) wrong += to.data()[i] != pattern(i);
@@ -208,7 +209,7 @@ BOOST_AUTO_TEST_CASE(a_group_of_one_copies) {
     self->all_gather(stream, view(in.data(), {3}), view(out.data(), {3}));
     BOOST_TEST((in == out));
     const std::int64_t send_begin[] = {4, 12}, recv_begin[] = {0, 8};
-    self->all_to_all(in.data(), send_begin, out.data(), recv_begin);
+    self->all_to_all(stream, in.data(), send_begin, out.data(), recv_begin);
     BOOST_TEST((out == std::vector<std::int32_t>{2, 3, 3}));
     self->all_reduce(stream, view(in.data(), {3}), ReduceOp::sum);
     BOOST_TEST((in == std::vector<std::int32_t>{1, 2, 3}));

@@ -3,6 +3,7 @@
 #include "core/cpu.hpp"
 #include "tests/kernels/device_case.hpp"
 #include "tests/kernels/gradient_check.hpp"
+#include "tests/kernels/rotary_table.hpp"
 
 using namespace rf;
 using namespace rf::test;
@@ -12,16 +13,18 @@ namespace {
 /// A packed batch of sequences; sample numbers count from 5.
 struct Problem {
     std::vector<std::int64_t> lengths;
-    std::int64_t heads, channels;
+    std::int64_t heads, channels, padding;  ///< padding: tokens after the last sequence
     std::vector<double> qkv, d_context;
     double scale = 0.5, rate = 0;
     std::int64_t first_head = 0;
+    std::int64_t longest = 0;
+    bool rotary = false;
 
-    Problem(std::vector<std::int64_t> lengths, std::int64_t heads, std::int64_t channels)
-        : lengths(std::move(lengths)), heads(heads), channels(channels), qkv(numbers(tokens() * 3 * heads * channels, 1)),
+    Problem(std::vector<std::int64_t> lengths, std::int64_t heads, std::int64_t channels, std::int64_t padding = 0)
+        : lengths(std::move(lengths)), heads(heads), channels(channels), padding(padding), qkv(numbers(tokens() * 3 * heads * channels, 1)),
           d_context(numbers(tokens() * heads * channels, 2)) {}
     std::int64_t tokens() const {
-        std::int64_t t = 0;
+        std::int64_t t = padding;
         for (const std::int64_t n : lengths) t += n;
         return t;
     }
@@ -31,19 +34,27 @@ struct Result {
     std::vector<double> context, log_sum, d_qkv;
 };
 
+/// What outputs hold before an op writes them.
+constexpr double garbage = 99;
+std::vector<double> full_of_garbage(std::int64_t n) { return std::vector<double>(static_cast<std::size_t>(n), garbage); }
+
 Result solve(const DeviceCase& on, const Problem& p) {
     const std::int64_t t = p.tokens();
     std::vector<double> bounds{0}, sample;
     for (const std::int64_t n : p.lengths) bounds.push_back(bounds.back() + static_cast<double>(n)), sample.push_back(static_cast<double>(sample.size() + 5));
     const DeviceTensor qkv = on.put({t, 3, p.heads, p.channels}, p.qkv), cu_seqlens = on.put_list(bounds), samples = on.put_list(sample);
-    const DeviceTensor context = on.zeros({t, p.heads, p.channels}), log_sum = on.zeros_wide({p.heads, t});
-    const DeviceTensor d_context = on.put({t, p.heads, p.channels}, p.d_context), d_qkv = on.zeros({t, 3, p.heads, p.channels});
+    const std::int64_t values = t * p.heads * p.channels;
+    const DeviceTensor context = on.put({t, p.heads, p.channels}, full_of_garbage(values)), log_sum = on.put_wide({p.heads, t}, full_of_garbage(p.heads * t));
+    const DeviceTensor d_context = on.put({t, p.heads, p.channels}, p.d_context), d_qkv = on.put({t, 3, p.heads, p.channels}, full_of_garbage(3 * values));
+    const DeviceTensor scratch = on.put_wide({p.heads, t}, full_of_garbage(p.heads * t)), table = p.rotary ? table_for(on, 600, p.channels) : DeviceTensor();
     const Dropout dropout{.rate = p.rate, .seed = 11, .detail = 2};
-    Stream stream(on.device);
-    attention(stream, {.qkv = qkv, .cu_seqlens = cu_seqlens, .sample = samples, .context = context, .log_sum = log_sum, .scale = p.scale,
-                       .first_head = p.first_head, .dropout = dropout});
-    attention_backward(stream, {.qkv = qkv, .cu_seqlens = cu_seqlens, .sample = samples, .context = context, .log_sum = log_sum,
-                                .d_context = d_context, .d_qkv = d_qkv, .scale = p.scale, .first_head = p.first_head, .dropout = dropout});
+    Stream& stream = on.stream();
+    attention(stream, {.qkv = qkv, .rotary = table, .cu_seqlens = cu_seqlens, .sample = samples, .context = context, .log_sum = log_sum, .scale = p.scale,
+                       .first_head = p.first_head, .longest = p.longest, .dropout = dropout});
+    attention_backward(stream, {.qkv = qkv, .rotary = table, .cu_seqlens = cu_seqlens, .sample = samples, .context = context, .log_sum = log_sum,
+                                .d_context = d_context, .d_qkv = d_qkv, .scratch = scratch, .scale = p.scale, .first_head = p.first_head,
+                                .longest = p.longest, .dropout = dropout});
+    BOOST_TEST((to_host(qkv) == rounded(p.qkv, on.dtype)), "operands were written");
     return {to_host(context), to_host(log_sum), to_host(d_qkv)};
 }
 
@@ -70,7 +81,7 @@ BOOST_AUTO_TEST_CASE(a_single_token_attends_to_itself) {
         p.qkv = {1, 2, 3, -1, 0.25, -4}, p.d_context = {1, 2};
         const Result r = solve(on, p);
         check_all(r.context, {0.25, -4}, 0);
-        check_all(r.log_sum, {0.5}, tolerance(accumulator_of(on.dtype), 2));  // scale q k = 0.5 * (3 - 2)
+        check_all(r.log_sum, {0.5}, on.wide_tolerance(2));  // scale q k = 0.5 * (3 - 2)
         check_all(r.d_qkv, {0, 0, 0, 0, 1, 2}, on.tolerance(2));             // a probability that is always 1 has no gradient
     }
 }
@@ -83,7 +94,7 @@ BOOST_AUTO_TEST_CASE(two_tokens_mix_their_values_by_probability) {
         p.scale = std::log(3.0);
         const Result r = solve(on, p);
         check_all(r.context, {3, 2, 1, 6}, on.tolerance(2));
-        check_all(r.log_sum, {std::log(4.0), std::log(4.0)}, tolerance(accumulator_of(on.dtype), 2));
+        check_all(r.log_sum, {std::log(4.0), std::log(4.0)}, on.wide_tolerance(2));
     }
 }
 
@@ -116,26 +127,27 @@ BOOST_AUTO_TEST_CASE(sequences_do_not_see_each_other) {
 }
 
 BOOST_AUTO_TEST_CASE(gradients_agree_with_central_differences) {
-    for (const double rate : {0.0, 0.25}) {
+    for (const auto& [rate, rotary] : {std::pair{0.0, false}, {0.25, false}, {0.0, true}, {0.25, true}}) {
         Problem p({1, 2, 0, 5}, 2, 4);
-        p.rate = rate;
+        p.rate = rate, p.rotary = rotary;
         BOOST_TEST(worst_difference(p.qkv, solve(exact_case(), p).d_qkv, [&](const auto& x) { return loss_at(p, x); }) < gradient_bound);
         Problem longer({130}, 1, 2);  // one row past a block of 128 queries
-        longer.rate = rate;
+        longer.rate = rate, longer.rotary = rotary;
         BOOST_TEST(worst_difference(longer.qkv, solve(exact_case(), longer).d_qkv, [&](const auto& x) { return loss_at(longer, x); }, 13) < gradient_bound);
     }
 }
 
 BOOST_AUTO_TEST_CASE(lower_precision_agrees_with_f64) {
-    for (const DeviceCase& on : device_cases()) {
-        Problem p({1, 3, 17, 130}, 2, 16);
-        p.rate = 0.1;
-        p.qkv = rounded(p.qkv, on.dtype), p.d_context = rounded(p.d_context, on.dtype);
-        const Result got = solve(on, p), expected = solve(exact_case(), p);
-        check_all(got.context, expected.context, on.tolerance(130));
-        check_all(got.log_sum, expected.log_sum, tolerance(accumulator_of(on.dtype), 130));
-        check_all(got.d_qkv, expected.d_qkv, on.tolerance(130));
-    }
+    for (const DeviceCase& on : device_cases())
+        for (const bool rotary : {false, true}) {
+            Problem p({1, 3, 17, 130}, 2, 16);
+            p.rate = 0.1, p.rotary = rotary;
+            p.qkv = rounded(p.qkv, on.dtype), p.d_context = rounded(p.d_context, on.dtype);
+            const Result got = solve(on, p), expected = solve(exact_case(), p);
+            check_all(got.context, expected.context, on.tolerance(130));
+            check_all(got.log_sum, expected.log_sum, on.wide_tolerance(130));
+            check_all(got.d_qkv, expected.d_qkv, on.tolerance(130));
+        }
 }
 
 BOOST_AUTO_TEST_CASE(heads_split_over_ranks_give_the_bits_of_all_heads) {
@@ -151,6 +163,52 @@ BOOST_AUTO_TEST_CASE(heads_split_over_ranks_give_the_bits_of_all_heads) {
             const Result part = solve(on, half);
             check_all(part.context, heads_of(whole.context, 4, 6, first, first + 2), 0);
             check_all(part.d_qkv, heads_of(whole.d_qkv, 4, 6, first, first + 2), 0);
+        }
+    }
+}
+
+BOOST_AUTO_TEST_CASE(tokens_after_the_last_sequence_are_zero_and_change_nothing) {
+    for (const DeviceCase& on : device_cases())
+        for (const std::int64_t padding : {1, 37}) {
+            const std::int64_t h = 2, d = 4, used = 22;
+            Problem exact({3, 19, 0}, h, d), padded({3, 19, 0}, h, d, padding);
+            for (Problem* p : {&exact, &padded}) p->rate = 0.2, p->rotary = true;
+            // What stands there is large, and must not be met.
+            padded.qkv = exact.qkv, padded.d_context = exact.d_context;
+            padded.qkv.resize(static_cast<std::size_t>((used + padding) * 3 * h * d), 1e30), padded.d_context.resize(static_cast<std::size_t>((used + padding) * h * d), 1e30);
+            const Result one = solve(on, exact);
+            Result more = solve(on, padded);
+            const auto check_rest = [](std::vector<double>& all, std::size_t kept) {
+                for (std::size_t i = kept; i < all.size(); ++i) BOOST_TEST(all[i] == 0);
+                all.resize(kept);
+            };
+            check_rest(more.context, one.context.size());
+            check_rest(more.d_qkv, one.d_qkv.size());
+            check_all(more.context, one.context, 0);
+            check_all(more.d_qkv, one.d_qkv, 0);
+            for (std::int64_t head = 0; head < h; ++head)
+                for (std::int64_t t = 0; t < used + padding; ++t)
+                    BOOST_TEST(more.log_sum[static_cast<std::size_t>(head * (used + padding) + t)] ==
+                               (t < used ? one.log_sum[static_cast<std::size_t>(head * used + t)] : garbage));
+        }
+    // Nothing but padding.
+    for (const DeviceCase& on : device_cases()) {
+        const Result none = solve(on, Problem({0}, 2, 4, 3));
+        check_all(none.context, std::vector<double>(24, 0), 0);
+        check_all(none.d_qkv, std::vector<double>(72, 0), 0);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(what_is_known_of_the_longest_sequence_changes_no_bit) {
+    for (const DeviceCase& on : device_cases()) {
+        Problem p({3, 70, 9}, 2, 16);
+        p.rate = 0.1, p.rotary = true;
+        const Result unknown = solve(on, p);
+        for (const std::int64_t longest : {70, 128}) {
+            p.longest = longest;
+            const Result known = solve(on, p);
+            check_all(known.context, unknown.context, 0);
+            check_all(known.d_qkv, unknown.d_qkv, 0);
         }
     }
 }
@@ -182,7 +240,10 @@ BOOST_AUTO_TEST_CASE(bits_do_not_depend_on_threads) {
 BOOST_AUTO_TEST_CASE(shapes_that_do_not_fit_are_refused) {
     const DeviceCase on = exact_case();
     const DeviceTensor qkv = on.zeros({2, 3, 1, 4}), bounds = on.put_list({0, 2}), context = on.zeros({2, 1, 4}), log_sum = on.zeros({1, 2});
-    Stream stream(on.device);
+    Stream& stream = on.stream();
     BOOST_CHECK_THROW(attention(stream, {.qkv = qkv, .cu_seqlens = bounds, .context = log_sum, .log_sum = log_sum}), Error);
     BOOST_CHECK_THROW(attention(stream, {.qkv = qkv, .cu_seqlens = bounds, .context = context, .log_sum = log_sum, .dropout = {.rate = 0.5}}), Error);
+    const DeviceTensor narrow = table_for(on, 2, 2), single = table_for({Device::cpu, Dtype::f32}, 2, 4);
+    BOOST_CHECK_THROW(attention(stream, {.qkv = qkv, .rotary = narrow, .cu_seqlens = bounds, .context = context, .log_sum = log_sum}), Error);
+    BOOST_CHECK_THROW(attention(stream, {.qkv = qkv, .rotary = single, .cu_seqlens = bounds, .context = context, .log_sum = log_sum}), Error);
 }

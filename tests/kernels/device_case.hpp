@@ -3,22 +3,38 @@
 /// nothing else, so the same source runs on every device that `devices` lists.
 
 #include "core/buffer.hpp"
+#include "core/build.hpp"
+#include "core/device_memory.hpp"
 #include "core/stream.hpp"
 #include "tests/kernels/check_close.hpp"
 
 #include <algorithm>
-#include <cstring>
+#include <cmath>
+#include <optional>
 #include <string>
 #include <vector>
 
 namespace rf::test {
 
-/// Every op test runs once on each of these.
-inline std::vector<Device> devices() { return {Device::cpu}; }
+/// Every op test runs once on each of these: the CPU, and the GPU or its emulator where this process has one.
+inline std::vector<Device> devices() {
+    std::vector<Device> all{Device::cpu};
+    if constexpr (has_cuda)
+        if (cuda::device_count() > 0) all.push_back(Device::cuda);
+    return all;
+}
 
-/// The only place where a test moves bytes between host and device. Waits until they have arrived.
-inline void copy_to_device(Device, void* to, const void* from, std::int64_t bytes) { std::memcpy(to, from, static_cast<std::size_t>(bytes)); }
-inline void copy_to_host(Device, void* to, const void* from, std::int64_t bytes) { std::memcpy(to, from, static_cast<std::size_t>(bytes)); }
+/// One stream a device, from the first test to the last: ops and the copies of their operands and results are in its order.
+struct DeviceStreams {
+    static inline std::optional<Stream> cpu, cuda;
+    DeviceStreams() {
+        for (const Device device : devices()) (device == Device::cpu ? cpu : cuda).emplace(device);
+    }
+    ~DeviceStreams() { cpu.reset(), cuda.reset(); }
+};
+BOOST_TEST_GLOBAL_FIXTURE(DeviceStreams);
+
+inline Stream& stream_of(Device device) { return *(device == Device::cpu ? DeviceStreams::cpu : DeviceStreams::cuda); }
 
 /// A tensor that owns its memory on a device. On the host its elements are doubles: exact for every dtype an op knows.
 class DeviceTensor {
@@ -46,7 +62,7 @@ void to_device_as(const DeviceTensor& t, const std::vector<double>& values) {
         if constexpr (std::is_same_v<T, bfloat16>) typed.push_back(bfloat16(static_cast<float>(v)));
         else typed.push_back(static_cast<T>(v));
     }
-    copy_to_device(t.device(), t.tensor().data, typed.data(), t.tensor().bytes());
+    upload(stream_of(t.device()), typed.data(), t);
 }
 
 /// The values rounded to the dtype, on the device.
@@ -58,6 +74,7 @@ inline DeviceTensor to_device(Device device, Shape shape, Dtype dtype, const std
         case Dtype::f32: to_device_as<float>(t, values); break;
         case Dtype::bf16: to_device_as<bfloat16>(t, values); break;
         case Dtype::i32: to_device_as<std::int32_t>(t, values); break;
+        case Dtype::u8: to_device_as<std::uint8_t>(t, values); break;
         default: BOOST_FAIL("no test tensor of " << name_of(dtype));
     }
     return t;
@@ -66,7 +83,7 @@ inline DeviceTensor to_device(Device device, Shape shape, Dtype dtype, const std
 template <class T>
 std::vector<double> to_host_as(const DeviceTensor& t) {
     std::vector<T> typed(static_cast<std::size_t>(t.tensor().count()));
-    copy_to_host(t.device(), typed.data(), t.tensor().data, t.tensor().bytes());
+    download(stream_of(t.device()), t, typed.data());
     std::vector<double> values;
     for (const T v : typed) {
         if constexpr (std::is_same_v<T, bfloat16>) values.push_back(static_cast<float>(v));
@@ -81,6 +98,7 @@ inline std::vector<double> to_host(const DeviceTensor& t) {
         case Dtype::f32: return to_host_as<float>(t);
         case Dtype::bf16: return to_host_as<bfloat16>(t);
         case Dtype::i32: return to_host_as<std::int32_t>(t);
+        case Dtype::u8: return to_host_as<std::uint8_t>(t);
         default: BOOST_FAIL("no test tensor of " << name_of(t.tensor().dtype)); return {};
     }
 }
@@ -98,8 +116,23 @@ struct DeviceCase {
     DeviceTensor put_list(const std::vector<double>& values) const {
         return to_device(device, {static_cast<std::int64_t>(values.size())}, Dtype::i32, values);
     }
-    double tolerance(std::int64_t reduction_length) const { return test::tolerance(dtype, reduction_length); }
+    /// Scratch memory that an op may ask for on a GPU: what it holds must not matter. Absent on the CPU.
+    DeviceTensor scratch(Shape shape) const {
+        if (device == Device::cpu) return {};
+        return to_device(device, shape, Dtype::f32, std::vector<double>(static_cast<std::size_t>(shape.count()), std::nan("")));
+    }
+    Stream& stream() const { return stream_of(device); }
+    double tolerance(std::int64_t reduction_length) const { return of(dtype, reduction_length); }
+    /// Of results in the dtype that sums are kept in.
+    double wide_tolerance(std::int64_t reduction_length) const { return of(accumulator_of(dtype), reduction_length); }
     std::string name() const { return std::string(device == Device::cpu ? "cpu " : "cuda ").append(name_of(dtype)); }
+
+private:
+    /// A GPU has an exponential and a root of its own: its f32 numbers are held to 1e-5.
+    double of(Dtype type, std::int64_t reduction_length) const {
+        const double rule = test::tolerance(type, reduction_length);
+        return device == Device::cuda && type == Dtype::f32 ? std::max(1e-5, rule) : rule;
+    }
 };
 
 /// The dtypes of a device: f64 exists on the CPU only.

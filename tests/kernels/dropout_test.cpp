@@ -5,8 +5,8 @@
 #include "kernels/add_norm.hpp"
 #include "kernels/attention.hpp"
 #include "kernels/gather.hpp"
-#include "tests/kernels/device_case.hpp"
 #include "tests/kernels/gradient_check.hpp"
+#include "tests/kernels/rotary_table.hpp"
 
 using namespace rf;
 using namespace rf::test;
@@ -29,7 +29,7 @@ std::vector<double> mask(const DeviceCase& on, const Dropout& d, const std::vect
     const auto tokens = static_cast<std::int64_t>(sample.size());
     const DeviceTensor f = on.put({tokens, channels}, std::vector<double>(static_cast<std::size_t>(tokens * channels), 1)), y = on.zeros({tokens, channels});
     const DeviceTensor samples = on.put_list(sample), positions = on.put_list(position);
-    Stream stream(on.device);
+    Stream& stream = on.stream();
     add_norm(stream, {.f = f, .y = y, .normalise = false, .dropout = d, .origin = {.sample = samples, .position = positions}});
     return to_host(y);
 }
@@ -69,7 +69,7 @@ BOOST_AUTO_TEST_CASE(gathered_rows_use_the_masks_of_their_tokens) {
     for (const DeviceCase& on : device_cases()) {
         const DeviceTensor x = on.put({3, 20}, std::vector<double>(60, 1)), rows = on.put_list({2}), y = on.zeros({1, 20});
         const DeviceTensor sample = on.put_list({1, 1, 6}), position = on.put_list({0, 1, 4});
-        Stream stream(on.device);
+        Stream& stream = on.stream();
         gather(stream, {.x = x, .rows = rows, .y = y, .dropout = drop, .origin = {.sample = sample, .position = position}});
         BOOST_TEST((to_host(y) == mask(on, drop, {6}, {4}, 20)));
     }
@@ -84,7 +84,7 @@ BOOST_AUTO_TEST_CASE(attention_drops_by_query_position_key_and_global_head) {
     for (const DeviceCase& on : device_cases()) {
         const DeviceTensor x = on.put({n, 3, heads, n}, qkv), bounds = on.put_list({0, n}), sample = on.put_list({41});
         const DeviceTensor context = on.zeros({n, heads, n}), log_sum = on.zeros_wide({heads, n});
-        Stream stream(on.device);
+        Stream& stream = on.stream();
         attention(stream, {.qkv = x, .cu_seqlens = bounds, .sample = sample, .context = context, .log_sum = log_sum, .first_head = first_head, .dropout = drop});
         const std::vector<double> y = to_host(context);
         for (std::uint32_t i = 0; i < n; ++i)

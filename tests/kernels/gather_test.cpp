@@ -15,12 +15,15 @@ struct Result {
     std::vector<double> y, dx;
 };
 
-Result solve(const DeviceCase& on, std::int64_t channels, double rate, const std::vector<double>& x, const std::vector<double>& dy) {
-    const DeviceTensor input = on.put({5, channels}, x), which = on.put_list(rows), y = on.zeros({3, channels}), slopes = on.put({3, channels}, dy);
+Result solve(const DeviceCase& on, std::int64_t channels, double rate, const std::vector<double>& x, const std::vector<double>& dy,
+             const std::vector<double>& taken = rows) {
+    const auto m = static_cast<std::int64_t>(taken.size());
+    const DeviceTensor input = on.put({5, channels}, x), which = on.put_list(taken), slopes = on.put({m, channels}, dy);
+    const DeviceTensor y = on.put({m, channels}, numbers(m * channels, 8));
     const DeviceTensor dx = on.put({5, channels}, numbers(5 * channels, 9)), sample = on.put_list({3, 3, 3, 8, 8}), position = on.put_list({0, 1, 2, 0, 1});
     const Dropout dropout{.rate = rate, .seed = 4, .detail = 1};
     const TokenOrigin origin{.sample = sample, .position = position};
-    Stream stream(on.device);
+    Stream& stream = on.stream();
     gather(stream, {.x = input, .rows = which, .y = y, .dropout = dropout, .origin = origin});
     gather_backward(stream, {.dy = slopes, .rows = which, .dx = dx, .dropout = dropout, .origin = origin});
     return {to_host(y), to_host(dx)};
@@ -36,10 +39,31 @@ BOOST_AUTO_TEST_CASE(rows_are_taken_and_given_back) {
     }
 }
 
+BOOST_AUTO_TEST_CASE(negative_rows_are_zero_and_give_nothing_back) {
+    for (const DeviceCase& on : device_cases())
+        for (const double rate : {0.0, 0.4}) {
+            const std::int64_t c = 17;
+            const std::vector<double> x = rounded(numbers(5 * c, 1), on.dtype), dy = rounded(numbers(3 * c, 2), on.dtype);
+            const Result exact = solve(on, c, rate, x, dy);
+            // The same with two more rows, whose gradient must go nowhere.
+            std::vector<double> padded = rows, slopes = dy;
+            padded.insert(padded.end(), {-1, -1}), slopes.insert(slopes.end(), static_cast<std::size_t>(2 * c), 7.0);
+            const Result more = solve(on, c, rate, x, slopes, padded);
+            std::vector<double> y = exact.y;
+            y.insert(y.end(), static_cast<std::size_t>(2 * c), 0.0);
+            check_all(more.y, y, 0);
+            check_all(more.dx, exact.dx, 0);
+            // Nothing but padding.
+            const Result none = solve(on, c, rate, x, {slopes.end() - 2 * c, slopes.end()}, {-1, -1});
+            check_all(none.y, std::vector<double>(static_cast<std::size_t>(2 * c), 0), 0);
+            check_all(none.dx, std::vector<double>(static_cast<std::size_t>(5 * c), 0), 0);
+        }
+}
+
 BOOST_AUTO_TEST_CASE(without_rows_the_gradient_is_zero) {
     for (const DeviceCase& on : device_cases()) {
         const DeviceTensor x = on.put({2, 3}, numbers(6, 1)), none = on.put_list({}), y = on.zeros({0, 3}), dx = on.put({2, 3}, numbers(6, 2));
-        Stream stream(on.device);
+        Stream& stream = on.stream();
         gather(stream, {.x = x, .rows = none, .y = y});
         gather_backward(stream, {.dy = y, .rows = none, .dx = dx});
         check_all(dx, {0, 0, 0, 0, 0, 0}, 0);
@@ -67,6 +91,6 @@ BOOST_AUTO_TEST_CASE(lower_precision_agrees_with_f64) {
 BOOST_AUTO_TEST_CASE(shapes_that_do_not_fit_are_refused) {
     const DeviceCase on = exact_case();
     const DeviceTensor x = on.zeros({5, 2}), which = on.put_list(rows), y = on.zeros({2, 2});
-    Stream stream(on.device);
+    Stream& stream = on.stream();
     BOOST_CHECK_THROW(gather(stream, {.x = x, .rows = which, .y = y}), Error);
 }

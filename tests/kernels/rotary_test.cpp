@@ -1,9 +1,11 @@
+/// The rotary table, and the turning of attention's queries and keys by it.
+
 #include "kernels/rotary.hpp"
 
-#include "tests/kernels/device_case.hpp"
+#include "kernels/attention.hpp"
+#include "kernels/dispatch.hpp"
 #include "tests/kernels/gradient_check.hpp"
-
-#include <array>
+#include "tests/kernels/rotary_table.hpp"
 
 using namespace rf;
 using namespace rf::test;
@@ -12,53 +14,91 @@ namespace {
 
 enum class Way { forward, backward };
 
-DeviceTensor table_for(const DeviceCase& on, std::int64_t positions, std::int64_t channels) {
-    const Dtype dtype = accumulator_of(on.dtype);
-    const DeviceTensor host(Device::cpu, {positions, channels / 2, 2}, dtype);
-    rotary_table(host);
-    return to_device(on.device, {positions, channels / 2, 2}, dtype, to_host(host));
+/// Rows [positions, heads, D] turned by the row function that attention uses on the CPU.
+std::vector<double> turn_rows(Dtype dtype, const std::vector<double>& x, const std::vector<double>& positions, std::int64_t heads, std::int64_t channels,
+                              Way way = Way::forward) {
+    const DeviceCase on{Device::cpu, dtype};
+    const DeviceTensor rows = on.put({static_cast<std::int64_t>(positions.size()), heads, channels}, x), table = table_for(on, 600, channels);
+    const Tensor x_view = rows, table_view = table;
+    dispatch(dtype, [&](auto type) {
+        using T = decltype(type);
+        using R = simd::Real<T>;
+        for (std::size_t t = 0; t < positions.size(); ++t)
+            for (std::int64_t h = 0; h < heads; ++h)
+                rows_of<T>().rotate(raw<T>(x_view) + (static_cast<std::int64_t>(t) * heads + h) * channels,
+                                    raw<R>(table_view) + static_cast<std::int64_t>(positions[t]) * channels, channels, way == Way::forward ? R{1} : R{-1});
+    });
+    return to_host(rows);
 }
 
-/// Turns qkv [T, 3, h, D].
-std::vector<double> turn(const DeviceCase& on, const std::vector<double>& qkv, const std::vector<double>& positions, std::int64_t heads, std::int64_t channels,
-                         Way way = Way::forward) {
-    const DeviceTensor t = on.put({static_cast<std::int64_t>(positions.size()), 3, heads, channels}, qkv), position = on.put_list(positions);
-    const DeviceTensor table = table_for(on, 600, channels);
-    Stream stream(on.device);
-    const Rotary args{.qkv = t, .position = position, .table = table};
-    way == Way::forward ? rotary(stream, args) : rotary_backward(stream, args);
-    return to_host(t);
-}
+/// A sequence of one head and four channels; attention shows the products of its turned queries and keys.
+struct Sequence {
+    std::vector<double> qkv;
+    explicit Sequence(std::int64_t length) : qkv(static_cast<std::size_t>(length * 12), 0) {}
+    std::int64_t length() const { return static_cast<std::int64_t>(qkv.size()) / 12; }
+    Sequence& set(std::int64_t position, int part, const std::vector<double>& x) {
+        std::copy(x.begin(), x.end(), qkv.begin() + position * 12 + part * 4);
+        return *this;
+    }
+    /// <turned q at `query`, turned k at `key`>: the key's probability is seen through a value of its own, and exp(score - log_sum).
+    double product(const DeviceCase& on, std::int64_t query, std::int64_t key) const {
+        Sequence seen = *this;
+        seen.set(key, 2, {1, 0, 0, 0});
+        const std::int64_t n = length();
+        const DeviceTensor x = on.put({n, 3, 1, 4}, seen.qkv), table = table_for(on, 16, 4), bounds = on.put_list({0, static_cast<double>(n)});
+        const DeviceTensor context = on.zeros({n, 1, 4}), log_sum = on.zeros_wide({1, n});
+        attention(on.stream(), {.qkv = x, .rotary = table, .cu_seqlens = bounds, .context = context, .log_sum = log_sum});
+        return std::log(to_host(context)[static_cast<std::size_t>(query * 4)]) + to_host(log_sum)[static_cast<std::size_t>(query)];
+    }
+};
 
-/// One head of four channels at position m: angles m and m / 100.
-std::vector<double> turn_one(const DeviceCase& on, std::vector<double> x, double m, Way way = Way::forward) {
-    x.resize(12);
-    std::vector<double> out = turn(on, x, {m}, 1, 4, way);
-    out.resize(4);
+/// x as a query at position m, turned: its products with the unit vectors as keys at position 0, which nothing turns.
+std::vector<double> turned_query(const DeviceCase& on, const std::vector<double>& x, std::int64_t m) {
+    std::vector<double> out;
+    for (std::size_t c = 0; c < 4; ++c) {
+        std::vector<double> unit(4, 0);
+        unit[c] = 1;
+        out.push_back(Sequence(m + 1).set(m, 0, x).set(0, 1, unit).product(on, m, 0));
+    }
     return out;
 }
+
+const std::vector<double> at_1{-1.1426396637, 1.9220755965, 2.9598506679, 4.0297995017}, at_10{0.2489706927, -2.222164169, 2.5856788292, 4.2795169111};
+const Dtype dtypes[] = {Dtype::f32, Dtype::bf16, Dtype::f64};
 
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(pairs_are_interleaved) {
-    for (const DeviceCase& on : device_cases()) {
-        const double bound = std::max(1e-10, on.tolerance(2));  // ten digits given
-        const std::vector<double> one = turn_one(on, {1, 2, 3, 4}, 1);
-        check_all(one, {-1.1426396637, 1.9220755965, 2.9598506679, 4.0297995017}, bound);
-        check_all(turn_one(on, {1, 2, 3, 4}, 10), {0.2489706927, -2.222164169, 2.5856788292, 4.2795169111}, bound);
-        const double half_split[] = {-1.9841106486, 1.9599006675, 2.4623779024, 4.0197996683};  // the wrong convention
+    const double half_split[] = {-1.9841106486, 1.9599006675, 2.4623779024, 4.0197996683};  // the wrong convention
+    const auto check = [&](const std::vector<double>& one, const std::vector<double>& ten, double bound) {
+        check_all(one, at_1, bound);
+        check_all(ten, at_10, bound);
         BOOST_TEST(std::abs(one[0] - half_split[0]) > 0.8);
         BOOST_TEST(std::abs(one[2] - half_split[2]) > 0.4);
+    };
+    for (const Dtype dtype : dtypes) {
+        const double bound = std::max(1e-10, tolerance(dtype, 2));  // ten digits given
+        check(turn_rows(dtype, {1, 2, 3, 4}, {1}, 1, 4), turn_rows(dtype, {1, 2, 3, 4}, {10}, 1, 4), bound);
     }
+    for (const DeviceCase& on : device_cases())
+        check(turned_query(on, {1, 2, 3, 4}, 1), turned_query(on, {1, 2, 3, 4}, 10), std::max(1e-10, on.tolerance(4)));
 }
 
 BOOST_AUTO_TEST_CASE(products_depend_on_the_distance_only) {
+    const std::vector<double> q{1, 0, .5, -1}, k{.25, 2, -1, .5};
+    for (const Dtype dtype : dtypes) {
+        const double bound = std::max(1e-11, tolerance(dtype, 4));
+        const auto product = [&](double m, double n) { return dot(turn_rows(dtype, q, {m}, 1, 4), turn_rows(dtype, k, {n}, 1, 4)); };
+        check_close(product(3, 1), 0.699759137828, bound);
+        check_close(product(5, 3), 0.699759137828, bound);
+        check_close(product(1, 3), -2.907432569435, bound);
+    }
     for (const DeviceCase& on : device_cases()) {
         const double bound = std::max(1e-11, on.tolerance(4));
-        const std::vector<double> q{1, 0, .5, -1}, k{.25, 2, -1, .5};
-        check_close(dot(turn_one(on, q, 3), turn_one(on, k, 1)), 0.699759137828, bound);
-        check_close(dot(turn_one(on, q, 5), turn_one(on, k, 3)), 0.699759137828, bound);
-        check_close(dot(turn_one(on, q, 1), turn_one(on, k, 3)), -2.907432569435, bound);
+        const auto product = [&](std::int64_t m, std::int64_t n) { return Sequence(6).set(m, 0, q).set(n, 1, k).product(on, m, n); };
+        check_close(product(3, 1), 0.699759137828, bound);
+        check_close(product(5, 3), 0.699759137828, bound);
+        check_close(product(1, 3), -2.907432569435, bound);
     }
 }
 
@@ -69,46 +109,61 @@ BOOST_AUTO_TEST_CASE(angles_of_64_channels_have_the_published_frequencies) {
 }
 
 BOOST_AUTO_TEST_CASE(the_first_position_and_all_values_stay_as_they_are) {
-    for (const DeviceCase& on : device_cases()) {
-        const std::vector<double> qkv = rounded(numbers(2 * 3 * 2 * 6, 1), on.dtype), turned = turn(on, qkv, {0, 5}, 2, 6);
+    for (const Dtype dtype : dtypes) {
+        const std::vector<double> x = rounded(numbers(2 * 2 * 6, 1), dtype), turned = turn_rows(dtype, x, {0, 5}, 2, 6);
         int changed = 0;
-        for (std::size_t i = 0; i < qkv.size(); ++i) {
-            const bool value = i / 12 % 3 == 2, first = i < 36;
-            changed += turned[i] != qkv[i];
-            if (value || first) BOOST_TEST(turned[i] == qkv[i], "element " << i << " of " << on.name());
+        for (std::size_t i = 0; i < x.size(); ++i) {
+            changed += turned[i] != x[i];
+            if (i < 12) BOOST_TEST(turned[i] == x[i], "element " << i << " of " << name_of(dtype));
         }
-        BOOST_TEST(changed >= 8);  // both heads' fast channels; bf16 does not see the slowest turn
+        BOOST_TEST(changed >= 4);  // both heads' fast channels; bf16 does not see the slowest turn
+    }
+    for (const DeviceCase& on : device_cases()) {
+        // Each token its own sequence: at position 0, where the context is the value and log_sum the plain product.
+        const std::int64_t heads = 2, channels = 6, tokens = 2;
+        const std::vector<double> qkv = rounded(numbers(tokens * 3 * heads * channels, 1), on.dtype);
+        const DeviceTensor x = on.put({tokens, 3, heads, channels}, qkv), table = table_for(on, 2, channels), bounds = on.put_list({0, 1, 2});
+        const DeviceTensor context = on.zeros({tokens, heads, channels}), log_sum = on.zeros_wide({heads, tokens});
+        attention(on.stream(), {.qkv = x, .rotary = table, .cu_seqlens = bounds, .context = context, .log_sum = log_sum});
+        const std::vector<double> y = to_host(context), sums = to_host(log_sum);
+        for (std::int64_t t = 0; t < tokens; ++t)
+            for (std::int64_t h = 0; h < heads; ++h) {
+                const auto at = [&](std::int64_t part, std::int64_t c) { return qkv[static_cast<std::size_t>(((t * 3 + part) * heads + h) * channels + c)]; };
+                double product = 0;
+                for (std::int64_t c = 0; c < channels; ++c) {
+                    BOOST_TEST(y[static_cast<std::size_t>((t * heads + h) * channels + c)] == at(2, c));
+                    product += at(0, c) * at(1, c);
+                }
+                check_close(sums[static_cast<std::size_t>(h * tokens + t)], product, on.wide_tolerance(channels));
+            }
     }
 }
 
 BOOST_AUTO_TEST_CASE(backward_turns_back) {
-    for (const DeviceCase& on : device_cases())
-        check_all(turn_one(on, turn_one(on, {1, 2, 3, 4}, 7), 7, Way::backward), {1, 2, 3, 4}, on.tolerance(2));
+    for (const Dtype dtype : dtypes)
+        check_all(turn_rows(dtype, turn_rows(dtype, {1, 2, 3, 4}, {7}, 1, 4), {7}, 1, 4, Way::backward), {1, 2, 3, 4}, tolerance(dtype, 2));
 }
 
 BOOST_AUTO_TEST_CASE(gradients_agree_with_central_differences) {
     for (const std::int64_t channels : {2, 18}) {
-        const std::vector<double> x = numbers(3 * 3 * 2 * channels, 1), weights = numbers(3 * 3 * 2 * channels, 2), positions{0, 1, 511};
-        const auto loss = [&](const std::vector<double>& v) { return dot(turn(exact_case(), v, positions, 2, channels), weights); };
-        BOOST_TEST(worst_difference(x, turn(exact_case(), weights, positions, 2, channels, Way::backward), loss) < gradient_bound);
+        const std::vector<double> x = numbers(3 * 2 * channels, 1), weights = numbers(3 * 2 * channels, 2), positions{0, 1, 511};
+        const auto loss = [&](const std::vector<double>& v) { return dot(turn_rows(Dtype::f64, v, positions, 2, channels), weights); };
+        BOOST_TEST(worst_difference(x, turn_rows(Dtype::f64, weights, positions, 2, channels, Way::backward), loss) < gradient_bound);
     }
 }
 
 BOOST_AUTO_TEST_CASE(lower_precision_agrees_with_f64) {
-    for (const DeviceCase& on : device_cases())
+    for (const Dtype dtype : dtypes)
         for (const std::int64_t channels : {2, 14, 16, 18, 64}) {
-            const std::vector<double> x = rounded(numbers(2 * 3 * 3 * channels, 1), on.dtype), positions{1, 599};
+            const std::vector<double> x = rounded(numbers(2 * 3 * channels, 1), dtype), positions{1, 599};
             for (const Way way : {Way::forward, Way::backward})
-                check_all(turn(on, x, positions, 3, channels, way), turn(exact_case(), x, positions, 3, channels, way), on.tolerance(2));
+                check_all(turn_rows(dtype, x, positions, 3, channels, way), turn_rows(Dtype::f64, x, positions, 3, channels, way), tolerance(dtype, 2));
         }
 }
 
-BOOST_AUTO_TEST_CASE(no_tokens_and_wrong_shapes) {
+BOOST_AUTO_TEST_CASE(a_table_of_another_shape_is_refused) {
     const DeviceCase on = exact_case();
-    BOOST_TEST(turn(on, {}, {}, 2, 4).empty());
-    const DeviceTensor qkv = on.zeros({2, 3, 1, 4}), position = on.put_list({0, 1}), narrow = table_for(on, 2, 2), short_list = on.put_list({0});
-    const DeviceTensor table = table_for(on, 2, 4);
-    Stream stream(on.device);
-    BOOST_CHECK_THROW(rotary(stream, {.qkv = qkv, .position = position, .table = narrow}), Error);
-    BOOST_CHECK_THROW(rotary(stream, {.qkv = qkv, .position = short_list, .table = table}), Error);
+    const DeviceTensor flat = on.zeros({2, 4}), triples = on.zeros({2, 2, 3});
+    BOOST_CHECK_THROW(rotary_table(flat), Error);
+    BOOST_CHECK_THROW(rotary_table(triples), Error);
 }

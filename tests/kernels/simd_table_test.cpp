@@ -109,8 +109,9 @@ void check_rows(const std::string& type, simd::RowTable<T> simd::Table::*member)
     check("relu, add, accumulate, sum_rows, dot, widen, narrow", [](const simd::RowTable<T>& t, std::int64_t n, Bytes& out) {
         const auto a = row<T>(n, 1), b = row<T>(n, 2);
         auto y = b, z = a;
-        t.relu(a.data(), z.data(), n), out.keep(z);
-        t.relu_backward(z.data(), b.data(), y.data(), n), out.keep(y);
+        std::vector<std::uint8_t> mask(static_cast<std::size_t>((n + 7) / 8), 0xa5);
+        t.relu(z.data(), mask.data(), n), out.keep(z), out.keep(mask);
+        t.relu_backward(y.data(), mask.data(), n), out.keep(y);
         t.add(a.data(), y.data(), n), out.keep(y);
         auto total = row<R>(n, 3);
         t.accumulate(a.data(), total.data(), n), out.keep(total);

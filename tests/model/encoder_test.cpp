@@ -216,16 +216,57 @@ BOOST_AUTO_TEST_CASE(gradients_of_packed_sequences_are_the_sums_of_theirs) {
     }
 }
 
+BOOST_AUTO_TEST_CASE(a_padded_batch_gives_the_loss_and_gradients_of_the_exact_one) {
+    for (const char* mode : {"alpha", "rezero"})
+        for (const bool training : {false, true}) {
+            ModelConfig config = tiny_config();
+            config.residual_mode = mode;
+            TinyModel model(config);
+            randomise(model);
+            const Batch exact = packed_batch(12), padded = exact.padded(22, 3, 7, 5);
+            const double loss = model.gradient(exact, 0.25, training);
+            const std::vector<double> gradient = model.copy(model.grads());
+            BOOST_TEST(std::abs(model.gradient(padded, 0.25, training) - loss) < 1e-13 * loss);
+            const std::vector<double> other = model.copy(model.grads());
+            double largest = 0;
+            for (std::size_t i = 0; i < gradient.size(); ++i) {
+                largest = std::max(largest, std::abs(gradient[i]));
+                BOOST_TEST(std::abs(other[i] - gradient[i]) < 1e-13);
+            }
+            BOOST_TEST(largest > 0.01);
+            BOOST_TEST(std::abs(model.loss(padded, 0.25, training) - loss) < 1e-13 * loss);
+        }
+}
+
+BOOST_AUTO_TEST_CASE(a_residual_weight_in_memory_counts_when_the_work_runs) {
+    TinyModel model(tiny_config());
+    randomise(model);
+    const Batch batch = packed_batch(12);
+    double alpha = 0.25;
+    const double loss = model.gradient(batch, 0.25, true);
+    const std::vector<double> gradient = model.copy(model.grads());
+    BOOST_TEST(model.gradient(batch, view(&alpha, {1}), true) == loss);
+    BOOST_TEST(model.copy(model.grads()) == gradient);
+    alpha = 0.5;
+    const double other = model.gradient(batch, view(&alpha, {1}), true);
+    BOOST_TEST(other != loss);
+    BOOST_TEST(other == model.gradient(batch, 0.5, true));
+}
+
 BOOST_AUTO_TEST_CASE(one_lamb_step_gives_the_published_loss) {
     TinyModel model(tiny_config());
     fill_by_formula(model);
     model.gradient(reference_batch(), 1);
     ParallelGrid grid(*model.comm, 1);
-    const ParamState state(model.layout, grid, Dtype::f64, true);
+    const ParamState state(model.layout, grid, Device::cpu, Dtype::f64, true);
     std::copy_n(model.weights().as<double>(), model.layout.size(), state.master().as<double>());
     std::vector<double> gradient = model.copy(model.grads());
     gradient.resize(static_cast<std::size_t>(state.shard_size()));
-    Optimizer(OptimizerConfig{}, state, grid).step(model.stream, view(gradient.data(), {state.shard_size()}), 1, 1.76e-3);
+    Optimizer optimizer(OptimizerConfig{}, state, grid, model.stream);
+    const Optimizer::Numbers numbers = optimizer.numbers(1, 1.76e-3);
+    double* control = optimizer.control().as<double>();
+    control[control_lr] = numbers.lr, control[control_correction1] = numbers.correction1, control[control_correction2] = numbers.correction2;
+    optimizer.step(model.stream, view(gradient.data(), {state.shard_size()}));
     std::copy_n(state.master().as<double>(), model.layout.size(), model.weights().as<double>());
     BOOST_TEST(std::abs(model.loss(reference_batch(), 1) - 2.04010545448) < 5e-11);
 }

@@ -1,10 +1,12 @@
 #pragma once
 /// A model small enough to check by hand, in f64, without dropout unless asked for.
 
-#include "model/mlm_head.hpp"
+#include "kernels/embedding.hpp"
 #include "kernels/rotary.hpp"
+#include "model/mlm_head.hpp"
 #include "params/layout.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <vector>
@@ -14,6 +16,21 @@ namespace rf::test {
 /// Packed sequences with their predicted positions.
 struct Batch {
     std::vector<std::int32_t> ids, position, token_sample, cu_seqlens{0}, sample, rows, targets;
+    std::size_t empty_groups = 0;  ///< behind the groups of the ids
+
+    /// The same with what a captured step fills its batch up with: tokens after the last sequence, empty sequences, rows that do
+    /// not count, empty groups of ids.
+    Batch padded(std::size_t tokens, std::size_t sequences, std::size_t predictions, std::size_t groups) const {
+        Batch b = *this;
+        for (std::vector<std::int32_t>* list : {&b.ids, &b.position, &b.token_sample}) list->resize(list->size() + tokens, 0);
+        b.cu_seqlens.resize(b.cu_seqlens.size() + sequences, b.cu_seqlens.back());
+        b.sample.resize(b.sample.size() + sequences, 0);
+        for (std::vector<std::int32_t>* list : {&b.rows, &b.targets}) list->resize(list->size() + predictions, -1);
+        b.empty_groups = groups;
+        return b;
+    }
+    /// Predictions that count.
+    std::int64_t count() const { return std::count_if(rows.begin(), rows.end(), [](std::int32_t row) { return row >= 0; }); }
     void add(const std::vector<std::int32_t>& sequence, const std::vector<std::int32_t>& wanted) {
         const auto begin = static_cast<std::int32_t>(ids.size());
         for (std::size_t t = 0; t < sequence.size(); ++t) {
@@ -34,6 +51,14 @@ inline ConstTensor list(const std::vector<std::int32_t>& v) {
     return view(v.empty() ? &none : v.data(), {static_cast<std::int64_t>(v.size())});
 }
 
+/// What the head adds its loss and its hits to.
+struct Sums {
+    double values[2] = {0, 0};
+    Tensor tensor() { return view(values, {2}); }
+    double loss() const { return values[0]; }
+    double correct() const { return values[1]; }
+};
+
 class TinyModel {
 public:
     /// `tensor`: the group that splits the model; alone by default.
@@ -50,37 +75,46 @@ public:
     Tensor weights() const { return weights_.tensor({layout.size()}, dtype); }
     Tensor grads() const { return grads_.tensor({layout.size()}, accumulator_of(dtype)); }
 
-    StepContext step(const Batch& b, double alpha, bool training) {
+    StepContext step(const Batch& b, const Scalar& alpha, bool training) {
         arena.reset();
+        const auto used = static_cast<std::size_t>(b.cu_seqlens.back());
+        groups_ = group_by_id({b.ids.data(), used});
+        for (std::size_t t = used; t < b.ids.size(); ++t) groups_.tokens.push_back(static_cast<std::int32_t>(t));
+        groups_.begin.insert(groups_.begin.end(), b.empty_groups, groups_.begin.back());
+        std::int64_t longest = 0;
+        for (std::size_t s = 0; s + 1 < b.cu_seqlens.size(); ++s) longest = std::max<std::int64_t>(longest, b.cu_seqlens[s + 1] - b.cu_seqlens[s]);
         return {.model = config, .stream = stream, .arena = arena, .tensor = *comm,
                 .batch = {.ids = list(b.ids), .segments = {}, .cu_seqlens = list(b.cu_seqlens), .sample = list(b.sample),
-                          .origin = {.sample = list(b.token_sample), .position = list(b.position)}},
+                          .origin = {.sample = list(b.token_sample), .position = list(b.position)},
+                          .id_tokens = list(groups_.tokens), .id_begin = list(groups_.begin), .longest = longest},
                 .rotary_table = table, .alpha = alpha, .training = training, .seed = 42};
     }
     /// Mean loss over (count + 1e-7), as train_mlm.py has it.
-    double loss(const Batch& b, double alpha, bool training = false) {
+    double loss(const Batch& b, const Scalar& alpha, bool training = false) {
         const StepContext context = step(b, alpha, training);
         const ParamView w(layout, weights());
         Encoder::Saved saved;
         const Tensor x = encoder.forward(context, w, saved);
-        const MlmSums sums = head.evaluate(context, w, x, {list(b.rows), list(b.targets)});
+        Sums sums;
+        head.evaluate(context, w, x, {list(b.rows), list(b.targets)}, sums.tensor());
         outputs.assign(1, copy(saved.embedded));
         for (const auto& layer : saved.layers) outputs.push_back(copy(layer.second.y));
         if (!b.rows.empty()) logits = copy(head.logits(context, w, x, list(b.rows)));
-        return sums.loss / (static_cast<double>(sums.count) + 1e-7);
+        return sums.loss() / (static_cast<double>(b.count()) + 1e-7);
     }
     /// Gradients of `loss` into grads().
-    double gradient(const Batch& b, double alpha, bool training = false) {
+    double gradient(const Batch& b, const Scalar& alpha, bool training = false) {
         std::fill_n(grads_.data(), grads_.size(), std::byte{0});
         const StepContext context = step(b, alpha, training);
         const ParamView w(layout, weights()), g(layout, grads());
         Encoder::Saved saved;
         const Tensor x = encoder.forward(context, w, saved);
         const Tensor dx = arena.tensor_like(x);
-        const double count = static_cast<double>(b.rows.size());
-        const MlmSums sums = head.forward_backward(context, w, g, x, {list(b.rows), list(b.targets)}, 1 / (count + 1e-7), dx);
+        const double count = static_cast<double>(b.count());
+        Sums sums;
+        head.forward_backward(context, w, g, x, {list(b.rows), list(b.targets)}, 1 / (count + 1e-7), dx, sums.tensor());
         encoder.backward(context, w, g, dx, saved);
-        return sums.loss / (count + 1e-7);
+        return sums.loss() / (count + 1e-7);
     }
     std::vector<double> copy(const Tensor& t) const {
         std::vector<double> out(static_cast<std::size_t>(t.count()));
@@ -103,6 +137,7 @@ public:
 
 private:
     Buffer weights_, grads_, table_;
+    IdGroups groups_;  ///< of the step's batch
 };
 
 inline ModelConfig tiny_config() {

@@ -32,7 +32,7 @@ float tree(int begin, int end, std::int64_t i) {
 std::int64_t wrong_sums(int lanes, std::int64_t shard) {
     Communicator& comm = world();
     const std::int64_t size = shard * comm.size();
-    LaneGradients gradients(lanes, comm, size, Dtype::f32);
+    LaneGradients gradients(lanes, comm, size, Device::cpu, Dtype::f32);
     BOOST_TEST(gradients.lane_count() == lanes / comm.size());
     BOOST_TEST(gradients.first_lane() == comm.rank() * lanes / comm.size());
     const Buffer place(shard * 4);
@@ -97,5 +97,5 @@ BOOST_AUTO_TEST_CASE(large_shards_travel_in_pieces) {
 
 BOOST_AUTO_TEST_CASE(lanes_that_do_not_divide_are_bad_usage) {
     if (world().size() == 1) return;  // one rank takes any number
-    BOOST_CHECK_THROW(LaneGradients(world().size() + 1, world(), 4096 * world().size(), Dtype::f32), UsageError);
+    BOOST_CHECK_THROW(LaneGradients(world().size() + 1, world(), 4096 * world().size(), Device::cpu, Dtype::f32), UsageError);
 }

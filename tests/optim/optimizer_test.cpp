@@ -16,23 +16,39 @@ struct Pair {
     Pair() { layout.add({.name = "p", .shape = {2}}); }
 };
 
+/// What an update left in the optimizer's control.
+struct Result {
+    double gradient_norm = 0;
+    bool applied = false;
+    std::string not_finite;  ///< tensor, if any
+};
+
+Result step(Optimizer& optimizer, const ParamState& state, Stream& stream, const Tensor& gradient, std::int64_t update, double lr) {
+    const Optimizer::Numbers numbers = optimizer.numbers(update, lr);
+    double* control = optimizer.control().as<double>();
+    control[control_lr] = numbers.lr, control[control_correction1] = numbers.correction1, control[control_correction2] = numbers.correction2;
+    optimizer.step(stream, gradient);
+    const double group = control[control_not_finite];
+    return {control[control_gradient_norm], control[control_apply] != 0, group < 0 ? "" : state.layout().group_name(static_cast<std::int32_t>(group))};
+}
+
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(lamb_takes_the_published_steps) {
     Pair p;
-    const ParamState state(p.layout, p.grid, Dtype::f64, true);
-    Optimizer optimizer({.lr = 0.01}, state, p.grid);
+    const ParamState state(p.layout, p.grid, Device::cpu, Dtype::f64, true);
+    Stream stream;
+    Optimizer optimizer({.lr = 0.01}, state, p.grid, stream);
     double* w = state.master().as<double>();
     w[0] = 3, w[1] = 4;
     std::vector<double> gradient(static_cast<std::size_t>(state.shard_size()), 0);
     gradient[0] = .1, gradient[1] = -.2;
-    Stream stream;
     const Tensor g = view(gradient.data(), {state.shard_size()});
-    const auto first = optimizer.step(stream, g, 1, 0.01);
+    const auto first = step(optimizer, state, stream, g, 1, 0.01);
     BOOST_TEST(std::abs(first.gradient_norm - std::sqrt(.05)) < 1e-15);
     BOOST_TEST(std::abs(w[0] - 2.964257601) < 5e-10);
     BOOST_TEST(std::abs(w[1] - 4.0349639945) < 5e-10);
-    optimizer.step(stream, g, 2, 0.01);
+    step(optimizer, state, stream, g, 2, 0.01);
     BOOST_TEST(std::abs(w[0] - 2.9285655933) < 5e-10);
     BOOST_TEST(std::abs(w[1] - 4.0700760486) < 5e-10);
 }
@@ -40,13 +56,13 @@ BOOST_AUTO_TEST_CASE(lamb_takes_the_published_steps) {
 BOOST_AUTO_TEST_CASE(a_zero_gradient_decays_by_the_whole_rate_unless_skipped) {
     for (const bool skip : {false, true}) {
         Pair p;
-        const ParamState state(p.layout, p.grid, Dtype::f64, true);
-        Optimizer optimizer({.lr = 0.01, .skip_zero_gradient = skip}, state, p.grid);
+        const ParamState state(p.layout, p.grid, Device::cpu, Dtype::f64, true);
+        Stream stream;
+        Optimizer optimizer({.lr = 0.01, .skip_zero_gradient = skip}, state, p.grid, stream);
         double* w = state.master().as<double>();
         w[0] = 3, w[1] = 4;
         std::vector<double> gradient(static_cast<std::size_t>(state.shard_size()), 0);
-        Stream stream;
-        optimizer.step(stream, view(gradient.data(), {state.shard_size()}), 1, 0.01);
+        step(optimizer, state, stream, view(gradient.data(), {state.shard_size()}), 1, 0.01);
         BOOST_TEST(std::abs(w[0] - (skip ? 3 : 2.97)) < 1e-12);
         BOOST_TEST(std::abs(w[1] - (skip ? 4 : 3.96)) < 1e-12);
     }
@@ -54,29 +70,36 @@ BOOST_AUTO_TEST_CASE(a_zero_gradient_decays_by_the_whole_rate_unless_skipped) {
 
 BOOST_AUTO_TEST_CASE(a_gradient_that_is_not_finite_is_named_and_not_applied) {
     Pair p;
-    const ParamState state(p.layout, p.grid, Dtype::f32, true);
-    Optimizer optimizer({}, state, p.grid);
+    const ParamState state(p.layout, p.grid, Device::cpu, Dtype::f32, true);
+    Stream stream;
+    Optimizer optimizer({}, state, p.grid, stream);
     std::vector<float> gradient(static_cast<std::size_t>(state.shard_size()), 0);
     gradient[1] = NAN;
-    Stream stream;
-    const auto result = optimizer.step(stream, view(gradient.data(), {state.shard_size()}), 1, 0.01);
-    BOOST_TEST(result.not_finite.value_or("") == "p");
-    BOOST_TEST(state.master().as<float>()[0] == 0);
+    const auto result = step(optimizer, state, stream, view(gradient.data(), {state.shard_size()}), 1, 0.01);
+    BOOST_TEST(result.not_finite == "p");
+    BOOST_TEST(!result.applied);
+    for (const Tensor& t : {state.master(), state.m(), state.v()})
+        for (std::int64_t i = 0; i < t.count(); ++i) BOOST_TEST(t.as<float>()[i] == 0);
+    gradient[1] = 1;  // the next one is
+    const auto next = step(optimizer, state, stream, view(gradient.data(), {state.shard_size()}), 1, 0.01);
+    BOOST_TEST(next.not_finite == "");
+    BOOST_TEST(next.applied);
+    BOOST_TEST(state.master().as<float>()[1] != 0);
 }
 
 BOOST_AUTO_TEST_CASE(adamw_takes_the_steps_of_its_formula) {
     Pair p;
-    const ParamState state(p.layout, p.grid, Dtype::f64, true);
-    Optimizer optimizer({.name = "adamw", .lr = 0.01}, state, p.grid);
+    const ParamState state(p.layout, p.grid, Device::cpu, Dtype::f64, true);
+    Stream stream;
+    Optimizer optimizer({.name = "adamw", .lr = 0.01}, state, p.grid, stream);
     double* w = state.master().as<double>();
     w[0] = 3, w[1] = 4;
     std::vector<double> gradient(static_cast<std::size_t>(state.shard_size()), 0);
-    Stream stream;
     // A constant gradient keeps both corrected moments at g and g^2: every step is lr (g / (|g| + epsilon) + decay w).
     double expected[] = {3, 4};
     gradient[0] = .1, gradient[1] = -.2;
     for (int t = 1; t <= 3; ++t) {
-        optimizer.step(stream, view(gradient.data(), {state.shard_size()}), t, 0.01);
+        step(optimizer, state, stream, view(gradient.data(), {state.shard_size()}), t, 0.01);
         for (int i = 0; i < 2; ++i) {
             const double g = gradient[static_cast<std::size_t>(i)];
             expected[i] -= 0.01 * (g / (std::abs(g) + 1e-6) + 0.01 * expected[i]);
@@ -85,7 +108,7 @@ BOOST_AUTO_TEST_CASE(adamw_takes_the_steps_of_its_formula) {
     }
     // A second gradient, by hand: m = 0.9 m + 0.1 g, v = 0.999 v + 0.001 g^2 from the sums of the first three.
     gradient[0] = -.3;
-    optimizer.step(stream, view(gradient.data(), {state.shard_size()}), 4, 0.01);
+    step(optimizer, state, stream, view(gradient.data(), {state.shard_size()}), 4, 0.01);
     const double m = (1 - std::pow(0.9, 3)) * .1 * 0.9 + 0.1 * -.3, v = (1 - std::pow(0.999, 3)) * .01 * 0.999 + 0.001 * .09;
     const double u = m / (1 - std::pow(0.9, 4)) / (std::sqrt(v / (1 - std::pow(0.999, 4))) + 1e-6);
     BOOST_TEST(std::abs(w[0] - (expected[0] - 0.01 * (u + 0.01 * expected[0]))) < 1e-14);
@@ -97,8 +120,9 @@ BOOST_AUTO_TEST_CASE(a_trust_ratio_belongs_to_one_tensor) {
     layout.add({.name = "p", .shape = {2}});
     const auto self = make_self_communicator();
     ParallelGrid grid(*self, 1);
-    const ParamState state(layout, grid, Dtype::f64, true);
-    Optimizer optimizer({}, state, grid);
+    const ParamState state(layout, grid, Device::cpu, Dtype::f64, true);
+    Stream stream;
+    Optimizer optimizer({}, state, grid, stream);
     double* w = state.master().as<double>();
     std::vector<double> gradient(static_cast<std::size_t>(state.shard_size()), 0);
     // Three times the published pair, each scaled by its own power of two: the ratio undoes the scale of the weights.
@@ -108,8 +132,7 @@ BOOST_AUTO_TEST_CASE(a_trust_ratio_belongs_to_one_tensor) {
         w[at[i]] = 3 * scale, w[at[i] + 1] = 4 * scale;
         gradient[static_cast<std::size_t>(at[i])] = .1, gradient[static_cast<std::size_t>(at[i]) + 1] = -.2;
     }
-    Stream stream;
-    optimizer.step(stream, view(gradient.data(), {state.shard_size()}), 1, 0.01);
+    step(optimizer, state, stream, view(gradient.data(), {state.shard_size()}), 1, 0.01);
     BOOST_TEST(std::abs(w[0] - 2.964257601) < 5e-10);
     for (int i = 1; i < 3; ++i) {
         // u = m / (sqrt(v) + 1e-6) + 0.01 w with m = 0.1 g and sqrt(v) = sqrt(0.001) |g|
@@ -125,13 +148,13 @@ BOOST_AUTO_TEST_CASE(clipping_scales_the_gradient_to_the_norm) {
     double moments[2];
     for (const double factor : {1.0, 10.0}) {
         Pair p;
-        const ParamState state(p.layout, p.grid, Dtype::f64, true);
-        Optimizer optimizer({.max_gradient_norm = 5}, state, p.grid);
+        const ParamState state(p.layout, p.grid, Device::cpu, Dtype::f64, true);
+        Stream stream;
+        Optimizer optimizer({.max_gradient_norm = 5}, state, p.grid, stream);
         state.master().as<double>()[0] = 1;
         std::vector<double> gradient(static_cast<std::size_t>(state.shard_size()), 0);
         gradient[0] = 3 * factor, gradient[1] = 4 * factor;
-        Stream stream;
-        const auto result = optimizer.step(stream, view(gradient.data(), {state.shard_size()}), 1, 0.01);
+        const auto result = step(optimizer, state, stream, view(gradient.data(), {state.shard_size()}), 1, 0.01);
         BOOST_TEST(std::abs(result.gradient_norm - 5 * factor) < 1e-13);  // reported as it was
         moments[factor > 1] = state.m().as<double>()[0];
     }

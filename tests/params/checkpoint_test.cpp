@@ -40,9 +40,10 @@ struct Model {
     ParallelGrid grid;
     ParamLayout layout;
     ParamState state;
+    Stream stream;
 
     explicit Model(std::int64_t tensor_size, bool moments = true, std::int64_t inner = 70)
-        : grid(world(), tensor_size), layout(make(grid, inner)), state(layout, grid, Dtype::f32, moments) {}
+        : grid(world(), tensor_size), layout(make(grid, inner)), state(layout, grid, Device::cpu, Dtype::f32, moments) {}
     static ParamLayout make(const ParallelGrid& grid, std::int64_t inner) {
         ParamLayout layout(grid.tensor->rank(), grid.tensor->size());
         layout.add({.name = "embedding/word", .shape = {1001, 16}, .split_axis = 0, .fan = 16});
@@ -74,7 +75,7 @@ void write(const fs::path& folder, std::int64_t tensor_size, std::int64_t step, 
     Model model(tensor_size);
     model.initialise(seed);
     CheckpointWriter writer(folder, model.grid, model.layout, keep);
-    writer.start(model.state, meta(step));
+    writer.start(model.stream, model.state, meta(step));
     model.initialise(seed + 100);  // the next update may run at once
     writer.finish();
     if (world().rank() == 0) BOOST_TEST(writer.last_durable() == step);
@@ -97,15 +98,15 @@ BOOST_AUTO_TEST_CASE(any_split_reads_what_any_other_wrote) {
         BOOST_TEST(find_checkpoint_damage(checkpoint) == "");
         for (const std::int64_t to : splits()) {
             Model model(to);
-            BOOST_TEST(read_checkpoint(checkpoint, model.layout, model.state));
+            BOOST_TEST(read_checkpoint(checkpoint, model.stream, model.layout, model.state));
             BOOST_TEST(model.has(5), "written by " << from << ", read by " << to << " tensor ranks");
         }
         // One rank alone, as tools read it.
         const auto self = make_self_communicator();
         const ParallelGrid alone(*self, 1);
         const ParamLayout layout = Model::make(alone, 70);
-        const ParamState weights(layout, alone, Dtype::f32, false);
-        BOOST_TEST(!read_checkpoint(checkpoint, layout, weights));  // no place for moments
+        const ParamState weights(layout, alone, Device::cpu, Dtype::f32, false);
+        BOOST_TEST(!read_checkpoint(checkpoint, Stream(), layout, weights));  // no place for moments
         std::vector<float> expected(static_cast<std::size_t>(weights.shard_size()), 0);
         initialise(layout, 5, 1, view(expected.data(), {weights.shard_size()}), 0);
         BOOST_TEST(std::equal(expected.begin(), expected.end(), weights.master().as<float>()));
@@ -240,7 +241,7 @@ BOOST_AUTO_TEST_CASE(a_write_left_by_a_killed_run_is_overwritten) {
     write(folder.path, 1, 5, 5);
     if (world().rank() == 0) BOOST_TEST(find_checkpoint_damage(checkpoint_path(folder.path, 5)) == "");
     Model model(1);
-    BOOST_TEST(read_checkpoint(checkpoint_path(folder.path, 5), model.layout, model.state));
+    BOOST_TEST(read_checkpoint(checkpoint_path(folder.path, 5), model.stream, model.layout, model.state));
     BOOST_TEST(model.has(5));
 }
 
@@ -255,7 +256,7 @@ BOOST_AUTO_TEST_CASE(a_failed_write_is_reported_by_every_rank_and_leaves_the_old
     std::snprintf(name, sizeof name, "part-000-%05d.h5", world().size() - 1);
     if (world().rank() == 0) fs::create_directories(folder.path / "step-00000006.partial" / name);
     world().barrier();
-    writer.start(model.state, meta(6));
+    writer.start(model.stream, model.state, meta(6));
     try {
         writer.finish();
         BOOST_ERROR("the write succeeded");
@@ -271,7 +272,7 @@ BOOST_AUTO_TEST_CASE(another_models_checkpoint_is_refused_by_name) {
     write(folder.path, 1, 5, 5);
     Model other(1, true, 72);
     try {
-        read_checkpoint(checkpoint_path(folder.path, 5), other.layout, other.state);
+        read_checkpoint(checkpoint_path(folder.path, 5), other.stream, other.layout, other.state);
         // Only the ranks whose shard holds some of the tensor look at it.
         const ParamEntry& down = other.layout.entries().back();
         const std::int64_t begin = other.state.offset(), end = begin + other.state.shard_size();

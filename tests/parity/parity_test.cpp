@@ -136,7 +136,7 @@ BOOST_AUTO_TEST_CASE(three_lamb_updates_equal_pytorch) {
     for (const Dtype dtype : dtypes) {
         const auto self = make_self_communicator();
         ParallelGrid grid(*self, 1);
-        MlmModel model(fixture.config, grid, dtype, /*training=*/true, /*max_length=*/64, /*seed=*/1);
+        MlmModel model(fixture.config, grid, {.dtype = dtype, .training = true, .max_length = 64});
         fixture.fill("weights", model.layout(), model.state().master());
         model.state().publish_weights(model.stream(), *grid.data);
         MlmTrainer trainer(model, grid, OptimizerConfig{}, /*lanes=*/1);

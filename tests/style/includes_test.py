@@ -7,9 +7,9 @@ import sys
 
 # Folder: what it may include besides itself and what those may include, and which libraries.
 LAYERS = {
-    "core": ([], ["OpenMP"]),
-    "kernels": (["core"], ["oneDNN"]),
-    "comm": (["core"], ["MPI"]),
+    "core": ([], ["OpenMP", "CUDA"]),
+    "kernels": (["core"], ["oneDNN", "CUDA"]),
+    "comm": (["core"], ["MPI", "CUDA"]),
     "io": (["core", "comm"], ["HDF5", "Boost", "xxHash"]),
     "text": (["core", "io"], ["ICU", "Boost"]),
     "data": (["text", "io", "comm"], ["Boost"]),
@@ -25,6 +25,10 @@ LIBRARIES = {
     "OpenMP": r"omp\.h", "oneDNN": r"oneapi/|dnnl", "MPI": r"mpi\.h", "HDF5": r"hdf5|H5", "Boost": r"boost/", "xxHash": r"xxhash",
     "ICU": r"unicode/", "CUDA": r"cuda|cublas|nccl",
 }
+# Only a CUDA build has its headers: what every build compiles may not include them.
+CUDA_ONLY = ("core/cuda.hpp", "core/cuda.cpp", "comm/nccl_communicator.cpp", "kernels/gemm_cublaslt.cpp")
+# Of the device primitives there are two: the include path chooses the GPU's or the emulator's.
+CHOSEN_BY_PATH = "device.cuh"
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)')
 
 
@@ -54,6 +58,10 @@ def own_header(path, text_of):
     return f"{stem}.hpp" if f"{stem}.hpp" in text_of else None
 
 
+def for_cuda_only(path):
+    return path in CUDA_ONLY or path.endswith((".cu", ".cuh"))
+
+
 def problems(text_of):
     """text_of: content of every source file, by its path as an #include names it ("core/log.hpp")."""
     yield from order_problems()
@@ -74,7 +82,10 @@ def problems(text_of):
             first = False
             if quoted:
                 target = quoted.split("/")[0]
-                if quoted not in text_of:
+                if quoted == CHOSEN_BY_PATH:
+                    if not for_cuda_only(path):
+                        yield f"{where}: only kernels of a GPU use {quoted}"
+                elif quoted not in text_of:
                     yield f"{where}: \"{quoted}\" is no file of this tree (includes name files from the root of their library)"
                 elif target not in allowed:
                     yield f"{where}: {folder} may not use {target} (\"{quoted}\")"
@@ -84,6 +95,8 @@ def problems(text_of):
             for library, pattern in LIBRARIES.items():
                 if re.match(pattern, angled) and library not in LAYERS[folder][1]:
                     yield f"{where}: {folder} may not use {library} (<{angled}>)"
+                elif re.match(pattern, angled) and library == "CUDA" and not for_cuda_only(path):
+                    yield f"{where}: <{angled}> in a file that every build compiles"
         if path.endswith(".hpp") and not text.startswith("#pragma once"):
             yield f"{path}: a header starts with #pragma once"
 
@@ -105,12 +118,17 @@ def check_the_checker():
     """Each rule must find its own violation."""
     good = {"core/a.hpp": "#pragma once\n", "comm/b.hpp": "#pragma once\n", "comm/b.cpp": '#include "comm/b.hpp"\n#include "core/a.hpp"\n'}
     assert not list(problems(good)), list(problems(good))
+    gpu = {"core/cuda.hpp": "#pragma once\n#include <cuda_runtime_api.h>\n", "kernels/x.cu": '#include "device.cuh"\n#include <cuda_bf16.h>\n'}
+    assert not list(problems({**good, **gpu})), list(problems({**good, **gpu}))
     for path, text, expected in (
             ("core/a.hpp", '#pragma once\n#include "comm/b.hpp"\n', "core may not use comm"),
             ("comm/c.cpp", "#include <hdf5.h>\n", "comm may not use HDF5"),
             ("comm/b.cpp", '#include "core/a.hpp"\n#include "comm/b.hpp"\n', "own header"),
             ("comm/c.cpp", '#include "b.hpp"\n', "no file of this tree"),
             ("comm/c.cpp", "#include <core/a.hpp>\n", "belongs in quotes"),
+            ("core/c.cpp", "#include <cuda_runtime_api.h>\n", "every build"),
+            ("io/c.cpp", "#include <cuda_runtime_api.h>\n", "io may not use CUDA"),
+            ("core/c.cpp", '#include "device.cuh"\n', "only kernels of a GPU"),
             ("misc/c.cpp", "", "in no layer"),
             ("core/c.hpp", "int x;\n", "#pragma once")):
         found = list(problems({**good, path: text}))

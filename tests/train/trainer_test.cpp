@@ -1,0 +1,109 @@
+#include "train/trainer.hpp"
+
+#include "tests/model/tiny_model.hpp"
+
+#include <boost/test/unit_test.hpp>
+
+#include <limits>
+
+using namespace rf;
+using namespace rf::test;
+
+namespace {
+
+PackedBatch packed(const Batch& b) {
+    PackedBatch out;
+    out.ids = b.ids, out.position = b.position, out.token_sample = b.token_sample, out.sample = b.sample, out.cu_seqlens = b.cu_seqlens;
+    out.rows = b.rows, out.targets = b.targets;
+    return out;
+}
+
+/// A model of its own and a trainer of two lanes.
+struct Training {
+    std::unique_ptr<Communicator> self = make_self_communicator();
+    ParallelGrid grid{*self, 1};
+    MlmModel model{tiny_config(), grid, {.dtype = Dtype::f64, .training = true, .max_length = 64, .seed = 3}};
+    MlmTrainer trainer{model, grid, OptimizerConfig{}, 2};
+    Training() { model.initialise(); }
+    static std::vector<double> numbers(const Tensor& t) { return {t.as<double>(), t.as<double>() + t.count()}; }
+    std::vector<double> masters() const { return numbers(model.state().master()); }
+};
+
+std::vector<PackedBatch> two_lanes() {
+    Batch other;
+    other.add({2, 5, 7, 3}, {0, 4, 0, 9});
+    return {packed(packed_batch(12)), packed(other)};
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(launch_and_wait_are_an_update) {
+    Training one, two;
+    for (int step = 1; step <= 3; ++step) {
+        const UpdateStats a = one.trainer.update(two_lanes(), step, 1e-3, 0.5);
+        BOOST_TEST(two.trainer.in_flight() == 0);
+        two.trainer.launch(two_lanes(), step, 1e-3, 0.5);
+        BOOST_TEST(two.trainer.in_flight() == 1);
+        const UpdateStats b = two.trainer.wait();
+        BOOST_TEST(b.update == step);
+        BOOST_TEST(a.loss == b.loss);
+        BOOST_TEST(a.gradient_norm == b.gradient_norm);
+        BOOST_TEST(a.accuracy == b.accuracy);
+        BOOST_TEST(b.tokens == 74 + 4);
+        BOOST_TEST(b.targets == static_cast<std::int64_t>(two_lanes()[0].targets.size()) + 2);
+        BOOST_TEST(b.loss > 0);
+        BOOST_TEST(b.gradient_norm > 0);
+    }
+    BOOST_TEST(one.masters() == two.masters());
+    BOOST_TEST(one.trainer.depth() == 0);
+    BOOST_CHECK_THROW(two.trainer.wait(), Error);  // nothing is under way
+}
+
+BOOST_AUTO_TEST_CASE(learning_rate_and_residual_weight_belong_to_the_update) {
+    const auto after = [](double lr, double alpha) {
+        Training t;
+        t.trainer.update(two_lanes(), 1, lr, alpha);
+        return t.masters();
+    };
+    const std::vector<double> base = after(1e-3, 0.5);
+    BOOST_TEST(after(1e-3, 0.5) == base);
+    BOOST_TEST(after(2e-3, 0.5) != base);
+    BOOST_TEST(after(1e-3, 0.25) != base);
+}
+
+BOOST_AUTO_TEST_CASE(a_loss_that_is_not_finite_stops_before_anything_is_applied) {
+    Training t;
+    t.trainer.update(two_lanes(), 1, 1e-3, 0.5);
+    double& spoilt = t.model.state().weights().flat().as<double>()[0];  // in the row of id 0, which every softmax sees
+    const double kept = spoilt;
+    const std::vector<double> weights = t.masters(), m = Training::numbers(t.model.state().m()), v = Training::numbers(t.model.state().v());
+    spoilt = std::numeric_limits<double>::quiet_NaN();
+    try {
+        t.trainer.update(two_lanes(), 2, 1e-3, 0.5);
+        BOOST_ERROR("the update went on");
+    } catch (const NotFinite& e) {
+        const std::string what = e.what();
+        BOOST_TEST(what.find("update 2") != std::string::npos, what);
+        BOOST_TEST(what.find("lane 0") != std::string::npos, what);
+        BOOST_TEST(what.find("embedding/word") != std::string::npos, what);
+    }
+    spoilt = kept;  // of f64 there is one copy of weights and masters
+    BOOST_TEST(t.masters() == weights);
+    BOOST_TEST(Training::numbers(t.model.state().m()) == m);
+    BOOST_TEST(Training::numbers(t.model.state().v()) == v);
+    BOOST_TEST(t.trainer.in_flight() == 0);
+}
+
+BOOST_AUTO_TEST_CASE(evaluation_and_encoding_see_the_published_weights) {
+    Training t;
+    const PackedBatch batch = two_lanes()[0];
+    const MlmSums sums = t.model.evaluate(batch, 0.5), again = t.model.evaluate(batch, 0.5);
+    BOOST_TEST(sums.count == static_cast<std::int64_t>(batch.targets.size()));
+    BOOST_TEST(sums.loss > 0);
+    BOOST_TEST(sums.loss == again.loss);  // sums begin at zero every time
+    BOOST_TEST(sums.correct == again.correct);
+    BOOST_TEST(t.model.encode(batch, 0.5).size() == static_cast<std::size_t>(batch.tokens() * 8));
+    BOOST_TEST(t.model.logits(batch, 0.5).size() == batch.rows.size() * 12);
+    t.trainer.update(two_lanes(), 1, 1e-3, 0.5);
+    BOOST_TEST(t.model.evaluate(batch, 0.5).loss != sums.loss);
+}
