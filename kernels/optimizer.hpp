@@ -26,8 +26,8 @@ enum ControlSlot {
     control_gradient_norm,    ///< the rest is written by judge_gradient: global norm before clipping
     control_gradient_factor,  ///< multiplies the gradient (clipping); 1 leaves its bits alone
     control_apply,            ///< 1, or 0 when this or an earlier gradient is not finite: then nothing is touched
-    control_stopped,          ///< 0 at the beginning; 1 from the first gradient on that is not finite
     control_not_finite,       ///< first group whose gradient is not finite, or -1
+    control_stopped,          ///< 0 at the beginning; 1 from the first gradient on that is not finite
     control_slots
 };
 

@@ -107,7 +107,7 @@ public:
             const auto src = static_cast<std::size_t>((rank_ - distance + size_) % size_);
             std::int64_t out_at = send_begin[dst], in_at = recv_begin[src];
             if (distance == 0) {
-                std::memmove(to + in_at, from + out_at, static_cast<std::size_t>(send_begin[dst + 1] - out_at));
+                if (send_begin[dst + 1] > out_at) std::memmove(to + in_at, from + out_at, static_cast<std::size_t>(send_begin[dst + 1] - out_at));
                 continue;
             }
             // Empty transfers are not made: the other side would not know of them.

@@ -216,16 +216,30 @@ BOOST_AUTO_TEST_CASE(a_gradient_is_judged_by_its_global_norm) {
             return std::vector<double>(all.begin() + 3, all.end());
         };
         const double inf = std::numeric_limits<double>::infinity();
-        // Norm, factor, apply, first group that is not finite. Only the gradient's column counts.
+        // Norm, factor, apply, first group that is not finite, stopped. Only the gradient's column counts.
         const std::vector<double> fine{inf, inf, 9, inf, inf, 16};
-        BOOST_TEST((judge(fine, 0) == std::vector<double>{5, 1, 1, -1}));
-        BOOST_TEST((judge(fine, 5) == std::vector<double>{5, 1, 1, -1}));  // at the limit its bits stay
-        BOOST_TEST((judge(fine, 2.5) == std::vector<double>{5, 0.5, 1, -1}));
+        BOOST_TEST((judge(fine, 0) == std::vector<double>{5, 1, 1, -1, 0}));
+        BOOST_TEST((judge(fine, 5) == std::vector<double>{5, 1, 1, -1, 0}));  // at the limit its bits stay
+        BOOST_TEST((judge(fine, 2.5) == std::vector<double>{5, 0.5, 1, -1, 0}));
         for (const double bad : {inf, double{NAN}}) {
             const std::vector<double> one = judge({0, 0, 9, 0, 0, bad, 0, 0, bad}, 1);
             BOOST_TEST(one[2] == 0);
             BOOST_TEST(one[3] == 1);
+            BOOST_TEST(one[4] == 1);
         }
+    }
+}
+
+BOOST_AUTO_TEST_CASE(after_a_gradient_that_is_not_finite_nothing_is_applied_any_more) {
+    for (const DeviceCase& on : state_cases()) {
+        const DeviceTensor bad = table(on, {0, 0, std::numeric_limits<double>::quiet_NaN()}), fine = table(on, {0, 0, 4});
+        const DeviceTensor control = Numbers{.lr = 0.25}.put(on);
+        judge_gradient(on.stream(), {.groups = bad, .control = control});
+        judge_gradient(on.stream(), {.groups = fine, .control = control});
+        const std::vector<double> all = to_host(control);
+        BOOST_TEST(all[control_apply] == 0);
+        BOOST_TEST(all[control_not_finite] == -1);
+        BOOST_TEST(all[control_gradient_norm] == 2);
     }
 }
 
