@@ -42,7 +42,7 @@ struct Numbers {
     DeviceTensor put(const DeviceCase& on) const {
         std::vector<double> control(control_slots, NAN);  // norm and group are read by nothing here
         control[control_lr] = lr, control[control_correction1] = correction1, control[control_correction2] = correction2;
-        control[control_gradient_factor] = factor, control[control_apply] = apply;
+        control[control_gradient_factor] = factor, control[control_apply] = apply, control[control_stopped] = 0;
         return to_device(on.device, {control_slots}, Dtype::f64, control);
     }
 };
