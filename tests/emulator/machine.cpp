@@ -305,10 +305,7 @@ void run_block(std::size_t threads) {
     Machine& m = machine();
     const std::size_t warps = threads / 32, set = m.turn++ % fiber_sets;
     const dim3& dims = m.block.threads;
-    {
-        const races::Quiet quiet;
-        m.slots.assign(warps * 2 * 32 * slot_bytes, std::byte{0xff});
-    }
+    m.slots.assign(warps * 2 * 32 * slot_bytes, std::byte{0xff});
     open_shared();
     for (std::size_t i = 0; i < threads; ++i) {
         Fiber& f = m.fibers[i];
@@ -427,6 +424,7 @@ void note_access(const void* address, std::size_t bytes, std::size_t alignment, 
     const auto a = reinterpret_cast<std::uint64_t>(address);
     if (a % alignment != 0) report("misaligned access of " + std::to_string(bytes) + " bytes at " + describe(where));
     if (!m.counting) return;
+    const races::Quiet quiet;
     Fiber& f = *m.current;
     const std::uint64_t nth = f.occurrence[where.file_name()][where.line() * 256 + where.column() % 256]++;
     WarpAccess& access = m.accesses[{f.thread.warp, where.file_name(), where.line() * 256 + where.column() % 256, nth}];
@@ -442,6 +440,7 @@ void count_flops(std::uint64_t flops) {
 }
 
 void run_grid(const KernelInfo& kernel, const std::function<void()>& body) {
+    const races::Quiet quiet;  // of the scheduler; threads are fibers of their own
     Machine& m = machine();
     const std::size_t threads = std::size_t{kernel.block.x} * kernel.block.y * kernel.block.z;
     m.kernel = &kernel;
@@ -533,6 +532,7 @@ extern "C" void __asan_on_error() {
 // Called under the sanitizer's locks: plain system calls only.
 extern "C" const char* __tsan_default_options() { return "exitcode=70:halt_on_error=1:report_thread_leaks=0:history_size=4"; }
 extern "C" void __tsan_on_report(void*) {
+    const rf::emulator::races::Quiet quiet;
     const std::string text = "emulator: a race; its later access is of" + (rf::emulator::at_work().empty() ? " the host or a stream's copy" : rf::emulator::at_work()) + '\n';
     if (syscall(SYS_write, STDERR_FILENO, text.data(), text.size()) < 0) std::_Exit(71);
 }

@@ -10,12 +10,15 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #ifdef RF_EMULATOR_ASAN
@@ -168,6 +171,16 @@ bool touches_device(const void* p) {
     return a != nullptr;
 }
 
+/// Pinned memory that copies under way have yet to read.
+using Ranges = std::multiset<std::pair<const std::byte*, std::size_t>>;
+Ranges& awaited() {
+    static Ranges ranges;
+    return ranges;
+}
+bool is_awaited(const std::byte* at, std::size_t bytes) {
+    return std::any_of(awaited().begin(), awaited().end(), [&](const auto& r) { return at < r.first + r.second && r.first < at + bytes; });
+}
+
 void check_copy(const char* call, const void* to, const void* from, std::size_t bytes, bool asynchronous) {
     for (const void* p : {to, from}) {
         if (touches_device(p)) {
@@ -280,9 +293,13 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
         [=] {
             check_copy("cudaMemcpyAsync", to, from, bytes, true);
             std::memmove(to, from, bytes);
+            const races::Quiet quiet;
+            if (!touches_device(from)) awaited().erase(awaited().find({static_cast<const std::byte*>(from), bytes}));
         },
         [=] {
-            if (!touches_device(to)) std::memset(to, 0xFB, bytes);
+            const races::Quiet quiet;  // nobody of the program writes here
+            if (!touches_device(from)) awaited().insert({static_cast<const std::byte*>(from), bytes});
+            if (!touches_device(to) && !is_awaited(static_cast<std::byte*>(to), bytes)) std::memset(to, 0xFB, bytes);
         });
     return cudaSuccess;
 }

@@ -150,7 +150,7 @@ BOOST_AUTO_TEST_CASE(host_code_that_touches_device_memory) {
 BOOST_AUTO_TEST_CASE(copies_outside_of_memory) {
     static float pageable[n];
     check_report([] { Sample p; cudaMemcpyAsync(p.x, pageable, bytes, cudaMemcpyDefault, p.stream); }, {"cudaMemcpyAsync of 768 bytes: the host's side is not pinned memory"});
-    check_report([] { Sample p; cudaMemcpyAsync(p.host, p.x, bytes + 4, cudaMemcpyDefault, p.stream); }, {"cudaMemcpyAsync of 772 bytes: not inside one live allocation"});
+    check_report([] { Sample p; cudaMemcpyAsync(p.y, p.x, bytes + 4, cudaMemcpyDefault, p.stream); }, {"cudaMemcpyAsync of 772 bytes: not inside one live allocation"});
     check_report([] { Sample p; cudaMemcpy(pageable, p.x + 1, bytes, cudaMemcpyDefault); }, {"cudaMemcpy of 768 bytes: not inside one live allocation"});
     check_report([] { Sample p; cudaMemsetAsync(p.host, 0, bytes, p.stream); }, {"cudaMemsetAsync outside of device memory"});
 }
@@ -168,6 +168,18 @@ BOOST_AUTO_TEST_CASE(pinned_memory_read_before_the_copy_is_waited_for) {
         BOOST_TEST(p.host[0] == 1);
     }
     BOOST_TEST(poisoned > seeds / 2);
+}
+
+BOOST_AUTO_TEST_CASE(memory_that_one_copy_reads_and_the_next_one_fills) {
+    for (int seed = 0; seed < seeds; ++seed) {
+        set_seed(static_cast<std::uint64_t>(seed));
+        Sample p;
+        p.host[0] = 7;
+        require(cudaMemcpyAsync(p.y, p.host, bytes, cudaMemcpyDefault, p.stream));
+        require(cudaMemcpyAsync(p.host, p.x, bytes, cudaMemcpyDefault, p.stream));
+        BOOST_TEST(p.download(p.y)[0] == 7);
+        BOOST_TEST(p.host[0] == 1);
+    }
 }
 
 BOOST_AUTO_TEST_CASE(staging_memory_overwritten_too_early) {
@@ -307,7 +319,7 @@ BOOST_AUTO_TEST_CASE(bytes_just_outside_of_memory) {
         };
     };
 #ifdef __SANITIZE_ADDRESS__
-    check_report(touch(Mistake::none), {"an access that the address sanitizer does not allow", "[kernel twice, block (0, 0, 0), thread (63, 0, 0)]", "use-after-poison", "wrong_kernels.cu"});
+    check_report(touch(Mistake::none), {"an access that the address sanitizer does not allow", "[kernel twice, block (0, 0, 0), thread (63, 0, 0)]", "ERROR: AddressSanitizer", "WRITE of size 4", "wrong_kernels.cu"});
 #else
     check_report(touch(Mistake::none), {"device work wrote 1 bytes past the end of 252 bytes of device memory"});
 #endif
