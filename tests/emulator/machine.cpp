@@ -91,6 +91,9 @@ struct Machine {
     std::byte* shared = nullptr;
     Tokens* tokens = nullptr;
     std::vector<std::byte> slots;  ///< [warp][parity][lane]
+    const std::byte* accessed = nullptr;  ///< by the newest noted access, for the fault it may be
+    std::size_t accessed_bytes = 0;
+    Location accessed_at;
     bool counting = false;
     std::map<std::string, Counters> counters;
     Counters* at = nullptr;
@@ -423,6 +426,9 @@ void note_access(const void* address, std::size_t bytes, std::size_t alignment, 
     Machine& m = machine();
     const auto a = reinterpret_cast<std::uint64_t>(address);
     if (a % alignment != 0) report("misaligned access of " + std::to_string(bytes) + " bytes at " + describe(where));
+    m.accessed = static_cast<const std::byte*>(address);
+    m.accessed_bytes = bytes;
+    m.accessed_at = where;
     if (!m.counting) return;
     const races::Quiet quiet;
     Fiber& f = *m.current;
@@ -483,6 +489,12 @@ std::string at_work() {
     if (!m.kernel) return {};
     return std::string(" [kernel ") + m.kernel->name + ", block " + describe(m.block.index) +
            (m.current ? ", thread " + describe(m.current->thread.index) : "") + "]";
+}
+
+std::string line_of_access(const void* address) {
+    const Machine& m = machine();
+    const auto* at = static_cast<const std::byte*>(address);
+    return m.current && at >= m.accessed && at < m.accessed + m.accessed_bytes ? describe(m.accessed_at) : "";
 }
 
 bool is_stack_end(const void* address) {

@@ -93,6 +93,8 @@ const std::map<std::string, Counters>& counters();
 [[noreturn]] void report(const std::string& what);
 /// " [kernel k, block (0, 0, 0), thread (1, 0, 0)]" of what runs now.
 std::string at_work();
+/// "kernel.cu:12" when the newest access that a thread noted holds this address, else nothing.
+std::string line_of_access(const void* address);
 /// The address lies just below the stack of an emulated thread.
 bool is_stack_end(const void* address);
 /// Runs `body` in a child process; returns what it and the sanitizers report, or an empty string.

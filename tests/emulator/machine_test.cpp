@@ -44,7 +44,7 @@ BOOST_AUTO_TEST_CASE(right_kernels_are_right_in_any_order) {
 }
 
 BOOST_AUTO_TEST_CASE(accesses_outside_of_memory) {
-    check_twice(Mistake::write_far_past_end, {"device work touches", "257 bytes past the end of 768 bytes of device memory", culprit});
+    check_twice(Mistake::write_far_past_end, {"device work touches", "257 bytes past the end of 768 bytes of device memory at wrong_kernels.cu:", culprit});
     check_twice(Mistake::read_before_begin, {"device work touches", "4100 bytes before 768 bytes of device memory", culprit});
     check_twice(Mistake::too_much_shared, {"the kernel uses 512 bytes of shared memory, the launch gives 256", culprit});
     check_twice(Mistake::deep_stack, {"a thread uses more stack", culprit});
