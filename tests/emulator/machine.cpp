@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -118,6 +119,10 @@ std::string describe(const Location& where) {
     return file.substr(file.rfind('/') + 1) + ":" + std::to_string(where.line());
 }
 
+bool same(const Location& a, const Location& b) {
+    return a.line() == b.line() && a.column() == b.column() && (a.file_name() == b.file_name() || std::strcmp(a.file_name(), b.file_name()) == 0);
+}
+
 std::string describe(const uint3& index) {
     std::ostringstream out;
     out << '(' << index.x << ", " << index.y << ", " << index.z << ')';
@@ -214,7 +219,7 @@ bool release(std::size_t begin, std::size_t end, State state, const char* what) 
                 }
         }
         if (!first) first = &f;
-        if (f.where.line() != first->where.line() || f.where.column() != first->where.column() || std::strcmp(f.where.file_name(), first->where.file_name()) != 0) {
+        if (!same(f.where, first->where)) {
             m.current = &f;
             report(std::string("divergent ") + what + ": thread " + describe(first->thread.index) + " waits at " + describe(first->where) + ", thread " +
                    describe(f.thread.index) + " at " + describe(f.where));
@@ -324,17 +329,16 @@ void run_block(std::size_t threads) {
     races::release(m.tokens->start);
     std::vector<std::size_t> order(warps);
     for (std::size_t w = 0; w < warps; ++w) order[w] = w;
-    std::array<std::size_t, 32> lanes{};
-    for (std::size_t i = 0; i < 32; ++i) lanes[i] = i;
     while (true) {
         bool progress = false;
         std::shuffle(order.begin(), order.end(), m.random);
         for (const std::size_t w : order) {
             // A warp runs on for a while, then another has its turn: both runaway and lagging warps are seen.
             do {
-                std::shuffle(lanes.begin(), lanes.end(), m.random);
-                for (const std::size_t lane : lanes) {
-                    Fiber& f = m.fibers[w * 32 + lane];
+                // One draw for 32 lanes: an odd step from a random start, and which bits to turn. A full shuffle costs as much as the lanes.
+                const std::uint64_t draw = m.random(), step = draw % 32 | 1, start = draw >> 8, turned = draw >> 16;
+                for (std::uint64_t i = 0; i < 32; ++i) {
+                    Fiber& f = m.fibers[w * 32 + (((i * step + start) ^ turned) & 31)];
                     if (f.state != State::ready) continue;
                     run(f);
                     progress = true;
@@ -420,6 +424,36 @@ const std::byte* exchange(const void* value, std::size_t bytes, const Location& 
     copy_unseen(m.slots.data() + bank + static_cast<std::size_t>(self.thread.lane) * slot_bytes, static_cast<const std::byte*>(value), bytes);
     wait(State::at_warp, where);
     return m.slots.data() + bank;
+}
+
+/// Fragments (PTX ISA, "Matrix fragments for mma.m16n8k16 with floating point type"), lane = 4 g + q:
+/// A: a0 (g, 2q…), a1 (g+8, 2q…), a2 (g, 2q+8…), a3 (g+8, 2q+8…); B: b0 (2q…, g), b1 (2q+8…, g); D: d0 d1 (g, 2q…), d2 d3 (g+8, 2q…).
+void multiply_m16n8k16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], const Location& where) {
+    const std::uint32_t mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+    static_assert(sizeof mine <= slot_bytes);
+    const std::byte* slots = exchange(mine, sizeof mine, where);
+    const int lane = machine().current->thread.lane, g = lane / 4, q = lane % 4;
+    // Row g or g + 8 of A and column 2 q or 2 q + 1 of B, all of k: eight pairs in four lanes' registers.
+    const auto gather = [&](float (&k)[16], int lanes, int first) {
+        for (int i = 0; i < 4; ++i) {
+            const auto* registers = reinterpret_cast<const std::uint32_t*>(slots + static_cast<std::size_t>(lanes + i) * slot_bytes);
+            for (int upper = 0; upper < 2; ++upper) {
+                const std::uint32_t pair = registers[first < 4 ? first + 2 * upper : first + upper];
+                k[8 * upper + 2 * i] = std::bit_cast<float>(pair << 16);
+                k[8 * upper + 2 * i + 1] = std::bit_cast<float>(pair & 0xffff0000U);
+            }
+        }
+    };
+    float rows[2][16], columns[2][16];
+    for (int half = 0; half < 2; ++half) {
+        gather(rows[half], 4 * g, half);
+        gather(columns[half], 4 * (2 * q + half), 4);
+    }
+    float sums[4] = {};
+    for (int k = 0; k < 16; ++k)
+        for (int i = 0; i < 4; ++i) sums[i] += rows[i / 2][k] * columns[i % 2][k];
+    for (int i = 0; i < 4; ++i) d[i] += sums[i];
+    count_flops(2 * 16 * 8 * 16 / 32);
 }
 
 void note_access(const void* address, std::size_t bytes, std::size_t alignment, Access kind, const Location& where) {
