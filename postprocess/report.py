@@ -18,6 +18,7 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter  # noqa: E402
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}
 h1{margin-bottom:0}.sub{color:#666;margin-top:0}svg{width:100%;height:auto}.grid{display:grid;grid-template-columns:1fr 1fr;gap:1em}
@@ -73,22 +74,27 @@ def pictures(train, evaluation, meta):
         axes.legend(frameon=False)
 
     yield "Loss", svg(loss, wide=True), True
-    for name, title, color in (("accuracy", "masked accuracy", "tab:green"), ("lr", "learning rate", "tab:purple"),
-                               ("alpha", "residual weight alpha", "tab:orange"), ("grad_norm", "gradient norm", "tab:brown"),
-                               ("tokens_per_second", "speed", "tab:cyan")):
+    for name, title, units, scale, color in (
+        ("accuracy", "masked accuracy", "1", 1, "tab:green"), ("lr", "learning rate", "1", 1, "tab:purple"),
+        ("alpha", "residual weight alpha", "1", 1, "tab:orange"), ("grad_norm", "gradient norm", "1", 1, "tab:brown"),
+        ("tokens_per_second", "speed", "tokens/s", 1, "tab:cyan"), ("flops_per_second", "arithmetic", "GFLOP/s", 1e9, "tab:olive")):
         if name not in train:
             continue
-        units = "tokens/s" if name == "tokens_per_second" else "1"
 
-        def one(axes, name=name, title=title, color=color, units=units):
-            draw_curve(axes, step, train[name], title, units, color, noisy=name not in ("lr", "alpha"))
+        def one(axes, name=name, title=title, color=color, units=units, scale=scale):
+            draw_curve(axes, step, train[name] / scale, title, units, color, noisy=name not in ("lr", "alpha"))
             if name == "accuracy" and len(evaluation.get("step", [])):
+                axes.lines[-1].set_label("training")
                 axes.plot(evaluation["step"], evaluation["accuracy"], "o-", color="tab:red", markersize=3, label="held out")
                 axes.legend(frameon=False)
-            if name in ("alpha", "tokens_per_second"):
+            if name in ("alpha", "tokens_per_second", "flops_per_second"):
                 axes.set_ylim(bottom=0)
             if name == "grad_norm":
                 axes.set_yscale("log")
+                if train[name].max() < 100 * train[name].min():  # too few powers of ten to read the axis by
+                    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+                    axes.yaxis.set_minor_formatter(NullFormatter())
 
         yield title.capitalize(), svg(one), False
 

@@ -1,4 +1,5 @@
 #include "app/command.hpp"
+#include "comm/device_choice.hpp"
 #include "core/cpu.hpp"
 #include "core/log.hpp"
 #include "io/files.hpp"
@@ -89,19 +90,20 @@ int run_bench(const Invocation& invocation, World& world) {
     const std::string cores = share_cores(world, input.parallel.threads);
     const ModelConfig config = read_model(input.model, place.at("model"));
     config.check(place.at("model"), input.parallel.tensor);
+    const Device device = choose_device(world, input.device);
     ParallelGrid grid(world.communicator(), input.parallel.tensor);
     const int lanes = input.batch.lanes > 0 ? static_cast<int>(input.batch.lanes) : grid.data->size();
     std::unique_ptr<Corpus> corpus;
     std::unique_ptr<SampleStream> stream;
     const bool real = !(input.corpus.is_string() && input.corpus.as_string().empty());
     if (real) {
-        corpus = std::make_unique<Corpus>(input.corpus, place.at("corpus"), world.communicator().rank(), world.communicator().size());
+        corpus = std::make_unique<Corpus>(input.corpus, place.at("corpus"));
         if (corpus->vocab_size() > config.vocab_size) fail_usage(place.at("model.vocab_size"), ": less than the corpus' ", corpus->vocab_size());
         stream = std::make_unique<SampleStream>(SampleStream{.corpus = *corpus, .sequences = input.batch.sequences,
                                                              .max_length = input.batch.max_length, .lanes = lanes, .vocab_size = config.vocab_size});
     }
     const Dtype dtype = resolve_dtype(input.dtype, place);
-    MlmModel model(config, grid, {.device = resolve_device(input.device, place), .dtype = dtype, .training = true, .graphs = input.parallel.graphs,
+    MlmModel model(config, grid, {.device = device, .dtype = dtype, .training = true, .graphs = input.parallel.graphs,
                                   .max_length = input.batch.max_length, .seed = 1});
     model.initialise();
     MlmTrainer trainer(model, grid, input.optimizer, lanes);

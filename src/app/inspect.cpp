@@ -39,12 +39,31 @@ void print_table(hid_t file, const std::string& name) {
     std::cout << "table /" << name << ": " << rows << " rows; columns " << columns << '\n';
 }
 
+/// Name and extent of every dataset below a group.
+void print_datasets(hid_t group, const std::string& prefix) {
+    for (const std::string& name : h5::list(group)) {
+        H5O_info_t info;
+        h5::check(H5Oget_info_by_name(group, name.c_str(), &info, H5P_DEFAULT), name);
+        if (info.type == H5O_TYPE_GROUP) {
+            print_datasets(h5::Group(h5::check(H5Gopen2(group, name.c_str(), H5P_DEFAULT), name)), prefix + name + "/");
+            continue;
+        }
+        const h5::Dataset set(h5::check(H5Dopen2(group, name.c_str(), H5P_DEFAULT), name));
+        const h5::Dataspace space(h5::check(H5Dget_space(set), name));
+        hsize_t dims[H5S_MAX_RANK] = {};
+        const int rank = H5Sget_simple_extent_dims(space, dims, nullptr);
+        std::cout << "dataset " << prefix << name << " [";
+        for (int i = 0; i < rank; ++i) std::cout << (i ? ", " : "") << dims[i];
+        std::cout << "]\n";
+    }
+}
+
 void inspect_file(const fs::path& path) {
     const auto hold = h5::lock();
     // A digest, where there is one, is checked before the library sees a byte.
     if (fs::exists(path.string() + ".digest"))
         if (const std::string damage = find_damage(path); !damage.empty()) fail(damage);
-    if (H5Fis_hdf5(path.c_str()) <= 0) fail_usage(path.string(), ": not a file of this program (not HDF5)");
+    if (H5Fis_hdf5(path.c_str()) <= 0) fail_usage(path.string(), ": not a data file of this program (not HDF5)");
     const h5::File file = h5::open_file(path);
     if (!h5::has_attribute(file, schema::kind)) fail_usage(path.string(), ": not a file of this program (no attribute \"kind\")");
     const std::string kind = h5::string_attribute(file, schema::kind);
@@ -64,7 +83,7 @@ void inspect_file(const fs::path& path) {
         for (const char* name : {"train", "eval/mlm"})
             if (h5::exists(file, name)) print_table(file, name);
     } else {
-        for (const std::string& name : h5::list(file)) std::cout << "holds " << name << '\n';
+        print_datasets(file, "");
     }
 }
 

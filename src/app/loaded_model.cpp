@@ -1,5 +1,6 @@
 #include "app/loaded_model.hpp"
 
+#include "comm/device_choice.hpp"
 #include "io/files.hpp"
 #include "optim/schedule.hpp"
 #include "train/pretrain.hpp"
@@ -30,7 +31,8 @@ double saved_alpha(const CheckpointMeta& meta, const ModelConfig& config) {
 
 }  // namespace
 
-LoadedModel::LoadedModel(const Invocation& invocation, World& world) : grid_(world.communicator(), 1) {
+LoadedModel::LoadedModel(const Invocation& invocation, World& world)
+    : device_(choose_device(world, invocation.option("device", "auto"))), grid_(world.communicator(), 1) {
     share_cores(world, 0);
     const fs::path path = newest_checkpoint(invocation.need("checkpoint"));
     if (const std::string damage = find_checkpoint_damage(path); !damage.empty()) fail_usage("--checkpoint ", damage);
@@ -44,7 +46,7 @@ LoadedModel::LoadedModel(const Invocation& invocation, World& world) : grid_(wor
     tokenizer_ = std::make_unique<Tokenizer>(*vocab_);
     const Dtype dtype = resolve_dtype(invocation.option("dtype", "auto"), {"--dtype", ""});
     alpha_ = saved_alpha(meta, config);
-    model_ = std::make_unique<MlmModel>(config, grid_, MlmModel::Options{.device = resolve_device(invocation.option("device", "auto"), {"--device", ""}),
+    model_ = std::make_unique<MlmModel>(config, grid_, MlmModel::Options{.device = device_,
                                                                     .dtype = dtype, .max_length = longest_line, .seed = 0});
     model_->load(path);
 }

@@ -24,6 +24,7 @@ public:
     double alpha() const { return alpha_; }
 
 private:
+    Device device_;  ///< chosen before the ranks are split into groups
     ParallelGrid grid_;
     double alpha_ = 1;
     std::unique_ptr<Vocabulary> vocab_;

@@ -70,7 +70,6 @@ Device choose_device(World& world, const std::string& name) {
         log::info("no GPU can be used (", missing, "): working on the CPU");
     } else {
         if (name == "cuda") fail_usage("device \"cuda\": this program was built without CUDA (preset gpu-release has it)");
-        log::info("this program was built without CUDA: working on the CPU");
     }
     return Device::cpu;
 }

@@ -53,7 +53,9 @@ public:
         MPI_Comm_size(comm_, &size_);
     }
     ~MpiCommunicator() override {
-        if (owned_) MPI_Comm_free(&comm_);
+        int finalised = 0;  // whoever started MPI may have ended it before a static owner dies
+        MPI_Finalized(&finalised);
+        if (owned_ && !finalised) MPI_Comm_free(&comm_);
     }
 
     MPI_Comm handle() const { return comm_; }

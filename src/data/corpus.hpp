@@ -11,11 +11,16 @@
 
 namespace rf {
 
+/// The first damage among the shards number `part`, `part` + `parts`, …, or empty: ranks share the work and must agree on the
+/// outcome before any of them opens a shard, for a damaged file can keep the HDF5 library busy for ever.
+std::string find_corpus_damage(const json::value& where, const json::Place& place, int part = 0, int parts = 1);
+
 class Corpus {
 public:
-    /// `where`: a shard, a folder of shards, or a list of these. Digests are checked of the shards number
-    /// `check_part`, `check_part` + `check_parts`, …: ranks share the work. Errors name the file and what was expected.
-    Corpus(const json::value& where, const json::Place& place, int check_part, int check_parts);
+    enum class Check { digests, none };
+    /// `where`: a shard, a folder of shards, or a list of these. Errors name the file and what was expected. Check::none is for
+    /// callers that have asked find_corpus_damage.
+    Corpus(const json::value& where, const json::Place& place, Check check = Check::digests);
     ~Corpus();
     Corpus(Corpus&&) noexcept;
 

@@ -60,13 +60,19 @@ hid_t check(hid_t id, const std::string& what) {
     std::string cause = "no reason given";
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, &collect, &cause);
     H5Eclear2(H5E_DEFAULT);
+    // "file write failed: time = …, errno = 28, error message = 'No space left on device', buf = …": the words for people.
+    constexpr std::string_view mark = "error message = '";
+    if (const std::size_t begin = cause.find(mark), colon = cause.find(':'); begin != std::string::npos && colon < begin)
+        cause = cause.substr(0, colon) + ": " + cause.substr(begin + mark.size(), cause.find('\'', begin + mark.size()) - begin - mark.size());
     fail("HDF5: ", what, ": ", cause);
 }
 
 namespace {
 // The library prints its error stack by itself unless told not to; the stack goes into our exception instead.
 void quiet() {
-    static const herr_t once = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+    // Nor does it end itself at exit: every file is closed by its handle, and a file that a full disk kept from being closed
+    // would crash it there.
+    static const herr_t once = (H5dont_atexit(), H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr));
     static_cast<void>(once);
 }
 }  // namespace
@@ -77,6 +83,7 @@ File create_file(const std::string& path) {
     // content gives equal bytes.
     const PropertyList access(check(H5Pcreate(H5P_FILE_ACCESS), path));
     H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST);
+    H5Pset_alignment(access, 1, 8);  // datasets are mapped and read in place
     const PropertyList create(check(H5Pcreate(H5P_FILE_CREATE), path));
     H5Pset_obj_track_times(create, false);
     return File(check(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, create, access), path));

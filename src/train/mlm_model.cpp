@@ -1,8 +1,6 @@
 #include "train/mlm_model.hpp"
 
-#include "core/build.hpp"
 #include "core/cpu.hpp"
-#include "core/device_memory.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/rotary.hpp"
 #include "params/initialise.hpp"
@@ -17,18 +15,6 @@ Dtype resolve_dtype(const std::string& name, const json::Place& place) {
     if (name == "bf16") return Dtype::bf16;
     if (name == "auto") return cpu_has_bf16() ? Dtype::bf16 : Dtype::f32;
     fail_usage(place.at("dtype"), ": expected \"auto\", \"f32\" or \"bf16\", found \"", name, "\"");
-}
-
-Device resolve_device(const std::string& name, const json::Place& place) {
-    if (name == "cpu") return Device::cpu;
-    if (name == "auto" || name == "cuda") {
-        std::string why = "this build has no CUDA";
-        if constexpr (has_cuda)
-            if (cuda::device_count(&why) > 0) return Device::cuda;
-        if (name == "cuda") fail_usage(place.at("device"), ": ", why, " (use \"cpu\" or \"auto\")");
-        return Device::cpu;
-    }
-    fail_usage(place.at("device"), ": expected \"auto\", \"cpu\" or \"cuda\", found \"", name, "\"");
 }
 
 namespace {

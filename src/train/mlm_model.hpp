@@ -11,8 +11,6 @@ namespace rf {
 
 /// f32, or bf16 where "auto" finds a processor that multiplies it. Throws UsageError for anything else.
 Dtype resolve_dtype(const std::string& name, const json::Place& place);
-/// "cpu" and "auto" are the CPU in this build; "cuda" is a UsageError that says so.
-Device resolve_device(const std::string& name, const json::Place& place);
 
 /// Sums over the predicted positions of one packed batch.
 struct MlmSums {

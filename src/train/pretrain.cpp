@@ -1,5 +1,6 @@
 #include "train/pretrain.hpp"
 
+#include "comm/device_choice.hpp"
 #include "core/build.hpp"
 #include "core/cpu.hpp"
 #include "core/log.hpp"
@@ -62,6 +63,16 @@ json::value identity_of(const PretrainInput& in, const ModelConfig& model, const
                                {"batch", json::write(in.batch)},
                                {"masking", json::write(in.masking)},
                                {"held_out_documents", in.evaluation.documents}};
+}
+
+/// Every rank checks its share of the shards and all hear of the first damage, before any of them opens one.
+void check_corpus(const PretrainInput& in, const json::Place& place, Communicator& world) {
+    std::string damage = find_corpus_damage(in.corpus, place.at("corpus"), world.rank(), world.size());
+    const std::vector<std::int64_t> damaged = world.gather(!damage.empty());
+    const auto first = std::find(damaged.begin(), damaged.end(), 1);
+    if (first == damaged.end()) return;
+    world.broadcast(damage, static_cast<int>(first - damaged.begin()));
+    throw UsageError(damage);
 }
 
 /// "model.hidden_size: 128 there, 256 here", or empty.
@@ -134,6 +145,7 @@ private:
     ModelConfig config_;
     Schedule lr_, alpha_;
     Vocabulary vocab_;
+    Device device_;           ///< chosen before the ranks are split into groups
     ParallelGrid grid_;
     Corpus corpus_;
     SampleStream stream_;
@@ -158,8 +170,9 @@ Run::Run(PretrainInput input, const json::Place& place, World& world, bool resta
       lr_(in_.schedule.lr, place.at("schedule.lr")),
       alpha_(in_.schedule.alpha, place.at("schedule.alpha")),
       vocab_(in_.vocab),
+      device_(choose_device(world, in_.device)),
       grid_(world.communicator(), in_.parallel.tensor),
-      corpus_(in_.corpus, place.at("corpus"), world.communicator().rank(), world.communicator().size()),
+      corpus_((check_corpus(in_, place, world.communicator()), in_.corpus), place.at("corpus"), Corpus::Check::none),
       stream_{.corpus = corpus_,
               .seed = static_cast<std::uint64_t>(in_.seed),
               .sequences = in_.batch.sequences,
@@ -180,7 +193,7 @@ Run::Run(PretrainInput input, const json::Place& place, World& world, bool resta
     in_.model = json::write(config_);
     identity_ = identity_of(in_, config_, corpus_, vocab_);
     const Dtype dtype = resolve_dtype(in_.dtype, place);
-    model_ = std::make_unique<MlmModel>(config_, grid_, MlmModel::Options{.device = resolve_device(in_.device, place), .dtype = dtype, .training = true,
+    model_ = std::make_unique<MlmModel>(config_, grid_, MlmModel::Options{.device = device_, .dtype = dtype, .training = true,
                                                                     .graphs = in_.parallel.graphs, .max_length = in_.batch.max_length, .seed = stream_.seed});
     trainer_ = std::make_unique<MlmTrainer>(*model_, grid_, in_.optimizer, stream_.lanes);
     open_output(restart);
@@ -200,6 +213,8 @@ void Run::open_output(bool restart) {
             fs::create_directories(folder_ / "checkpoints");
             if (::access(folder_.c_str(), W_OK) != 0) fail("no permission to write");
             remove_partial_checkpoints(folder_ / "checkpoints");
+        } catch (const fs::filesystem_error& e) {
+            trouble = message(place_.at("output"), ": cannot write the output folder ", in_.output, " (", e.code().message(), ")");
         } catch (const std::exception& e) {
             trouble = message(place_.at("output"), ": cannot write the output folder ", in_.output, " (", e.what(), ")");
         }
@@ -270,7 +285,7 @@ void Run::resume() {
         results_->set_meta("parameters", config_.parameter_count());
         results_->set_meta("dtype", boost::json::string(std::string(name_of(model_->dtype()))));
     }
-    if (stream_.held_out > 0 && first_ < in_.steps) unigram_ = unigram_cross_entropy(stream_);
+    if (stream_.held_out > 0) unigram_ = unigram_cross_entropy(stream_);
     if (results_ && unigram_ > 0) results_->set_meta("unigram_cross_entropy", unigram_);
     log::info("roformer ", program_version, " pretrain: ", grid_.data->size(), " data x ", grid_.tensor->size(), " tensor ranks, ", cores_, "; ",
               cpu_description(), "; ", name_of(model_->dtype()), "; ", config_.parameter_count(), " parameters");

@@ -33,7 +33,7 @@ const Corpus& corpus() {
         in.segmenter.name = "none";
         const auto self = make_self_communicator();
         build_corpus(in, {"test", ""}, *self, false);
-        return Corpus(boost::json::string(in.output), {"test", "corpus"}, 0, 1);
+        return Corpus(boost::json::string(in.output), {"test", "corpus"});
     }();
     return made;
 }

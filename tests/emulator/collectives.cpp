@@ -253,6 +253,7 @@ private:
 };
 
 /// The sends and receives of a group, all under way at once. Lengths travel first: a receiver that expects another is an error.
+/// The data follow when all lengths are known: a long send ends only with its receive, which must not wait for other sends.
 class Exchange : public Operation {
 public:
     Exchange(std::shared_ptr<Group> state, const std::vector<Call>& calls) : Operation(std::move(state)), calls_(calls) {}
@@ -273,7 +274,6 @@ private:
             lengths_[i] = c.count * size_of(c.type);
             data_[i].assign(from, from + lengths_[i]);
             check_mpi(MPI_Isend(&lengths_[i], sizeof(std::uint64_t), MPI_BYTE, c.detail, length_tag, group().mpi, next()));
-            check_mpi(MPI_Isend(data_[i].data(), int_of(lengths_[i]), MPI_BYTE, c.detail, data_tag, group().mpi, next()));
         }
     }
 
@@ -286,7 +286,10 @@ private:
         received_ = true;
         for (std::size_t i = 0; i < calls_.size(); ++i) {
             const Call& c = calls_[i];
-            if (c.send) continue;
+            if (c.send) {
+                check_mpi(MPI_Isend(data_[i].data(), int_of(lengths_[i]), MPI_BYTE, c.detail, data_tag, group().mpi, next()));
+                continue;
+            }
             const std::size_t wanted = c.count * size_of(c.type);
             if (lengths_[i] != wanted)
                 report("NCCL: rank " + std::to_string(group().rank) + " of a group receives " + std::to_string(wanted) + " bytes from rank " +

@@ -30,6 +30,10 @@ cudaError_t fail_with(cudaError_t code);
 void finish_all_work();
 /// Reports `call` when a stream is being captured: what it does cannot be part of a graph.
 void refuse_in_capture(const char* call);
+/// One queued operation, if one can run: for a host that waits for something else (host_waits.cpp).
+void progress();
+/// Brings host_waits.cpp into the program: a linker takes from an archive what is asked for.
+void split_host_waits();
 /// A few queued operations, at random: work may run before anybody waits for it.
 void maybe_run();
 

@@ -162,6 +162,7 @@ struct Runtime {
     std::vector<cudaStream_t> streams;
     bool running = false;
     int device = 0;
+    Runtime() { split_host_waits(); }
 };
 /// The environment's number, or `otherwise`.
 int setting(const char* name, int otherwise) {
@@ -271,6 +272,10 @@ void note_write(void* memory, std::size_t bytes) { races::write(memory, bytes); 
 void refuse_in_capture(const char* call) {
     for (const CUstream_st* s : runtime().streams)
         if (s->capture) report(std::string(call) + " while a stream is captured");
+}
+
+void progress() {
+    if (!runtime().running) run_some(1);
 }
 
 void maybe_run() {

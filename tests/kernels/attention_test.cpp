@@ -76,7 +76,7 @@ std::vector<double> heads_of(const std::vector<double>& x, std::int64_t heads, s
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(a_single_token_attends_to_itself) {
-    for (const DeviceCase& on : attention_cases()) {
+    for (const DeviceCase& on : device_cases()) {
         Problem p({1}, 1, 2);
         p.qkv = {1, 2, 3, -1, 0.25, -4}, p.d_context = {1, 2};
         const Result r = solve(on, p);
@@ -87,7 +87,7 @@ BOOST_AUTO_TEST_CASE(a_single_token_attends_to_itself) {
 }
 
 BOOST_AUTO_TEST_CASE(two_tokens_mix_their_values_by_probability) {
-    for (const DeviceCase& on : attention_cases()) {
+    for (const DeviceCase& on : device_cases()) {
         Problem p({2}, 1, 2);
         // Orthogonal unit queries and keys, scale ln 3: probabilities 3/4 and 1/4.
         p.qkv = {1, 0, 1, 0, 4, 0, 0, 1, 0, 1, 0, 8};
@@ -99,7 +99,7 @@ BOOST_AUTO_TEST_CASE(two_tokens_mix_their_values_by_probability) {
 }
 
 BOOST_AUTO_TEST_CASE(empty_sequences_change_nothing) {
-    for (const DeviceCase& on : attention_cases()) {
+    for (const DeviceCase& on : device_cases()) {
         const Result with = solve(on, Problem({0, 2, 0, 0, 3, 0}, 2, 4)), without = solve(on, Problem({2, 3}, 2, 4));
         check_all(with.context, without.context, 0);
         check_all(with.log_sum, without.log_sum, 0);
@@ -110,7 +110,7 @@ BOOST_AUTO_TEST_CASE(empty_sequences_change_nothing) {
 }
 
 BOOST_AUTO_TEST_CASE(sequences_do_not_see_each_other) {
-    for (const DeviceCase& on : attention_cases()) {
+    for (const DeviceCase& on : device_cases()) {
         const Problem both({3, 17}, 2, 4);
         const Result together = solve(on, both);
         std::size_t at_context = 0, at_qkv = 0;
@@ -138,7 +138,7 @@ BOOST_AUTO_TEST_CASE(gradients_agree_with_central_differences) {
 }
 
 BOOST_AUTO_TEST_CASE(lower_precision_agrees_with_f64) {
-    for (const DeviceCase& on : attention_cases())
+    for (const DeviceCase& on : device_cases())
         for (const bool rotary : {false, true}) {
             Problem p({1, 3, 17, 130}, 2, 16);
             p.rate = 0.1, p.rotary = rotary;
@@ -151,7 +151,7 @@ BOOST_AUTO_TEST_CASE(lower_precision_agrees_with_f64) {
 }
 
 BOOST_AUTO_TEST_CASE(heads_split_over_ranks_give_the_bits_of_all_heads) {
-    for (const DeviceCase& on : attention_cases()) {
+    for (const DeviceCase& on : device_cases()) {
         Problem all({3, 9}, 4, 6);
         all.rate = 0.2;
         const Result whole = solve(on, all);
@@ -168,7 +168,7 @@ BOOST_AUTO_TEST_CASE(heads_split_over_ranks_give_the_bits_of_all_heads) {
 }
 
 BOOST_AUTO_TEST_CASE(tokens_after_the_last_sequence_are_zero_and_change_nothing) {
-    for (const DeviceCase& on : attention_cases())
+    for (const DeviceCase& on : device_cases())
         for (const std::int64_t padding : {1, 37}) {
             const std::int64_t h = 2, d = 4, used = 22;
             Problem exact({3, 19, 0}, h, d), padded({3, 19, 0}, h, d, padding);
@@ -192,7 +192,7 @@ BOOST_AUTO_TEST_CASE(tokens_after_the_last_sequence_are_zero_and_change_nothing)
                                (t < used ? one.log_sum[static_cast<std::size_t>(head * used + t)] : garbage));
         }
     // Nothing but padding.
-    for (const DeviceCase& on : attention_cases()) {
+    for (const DeviceCase& on : device_cases()) {
         const Result none = solve(on, Problem({0}, 2, 4, 3));
         check_all(none.context, std::vector<double>(24, 0), 0);
         check_all(none.d_qkv, std::vector<double>(72, 0), 0);
@@ -200,7 +200,7 @@ BOOST_AUTO_TEST_CASE(tokens_after_the_last_sequence_are_zero_and_change_nothing)
 }
 
 BOOST_AUTO_TEST_CASE(what_is_known_of_the_longest_sequence_changes_no_bit) {
-    for (const DeviceCase& on : attention_cases()) {
+    for (const DeviceCase& on : device_cases()) {
         Problem p({3, 70, 9}, 2, 16);
         p.rate = 0.1, p.rotary = true;
         const Result unknown = solve(on, p);
@@ -214,7 +214,7 @@ BOOST_AUTO_TEST_CASE(what_is_known_of_the_longest_sequence_changes_no_bit) {
 }
 
 BOOST_AUTO_TEST_CASE(large_scores_do_not_overflow) {
-    for (const DeviceCase& on : attention_cases()) {
+    for (const DeviceCase& on : device_cases()) {
         Problem p({3}, 1, 2);
         for (double& x : p.qkv) x *= 1000;
         for (const double x : solve(on, p).context) BOOST_TEST(std::isfinite(x));

@@ -81,7 +81,7 @@ BOOST_AUTO_TEST_CASE(attention_drops_by_query_position_key_and_global_head) {
     std::vector<double> qkv(n * 3 * heads * n, 0);
     for (std::int64_t t = 0; t < n; ++t)
         for (std::int64_t h = 0; h < heads; ++h) qkv[static_cast<std::size_t>(((t * 3 + 2) * heads + h) * n + t)] = 1;
-    for (const DeviceCase& on : attention_cases()) {
+    for (const DeviceCase& on : device_cases()) {
         const DeviceTensor x = on.put({n, 3, heads, n}, qkv), bounds = on.put_list({0, n}), sample = on.put_list({41});
         const DeviceTensor context = on.zeros({n, heads, n}), log_sum = on.zeros_wide({heads, n});
         Stream& stream = on.stream();

@@ -6,14 +6,6 @@
 
 namespace rf::test {
 
-/// The CPU only, until there is attention for a GPU.
-inline std::vector<DeviceCase> attention_cases() {
-    std::vector<DeviceCase> cases;
-    for (const DeviceCase& on : device_cases())
-        if (on.device == Device::cpu) cases.push_back(on);
-    return cases;
-}
-
 inline DeviceTensor table_for(const DeviceCase& on, std::int64_t positions, std::int64_t channels) {
     const DeviceTensor host(Device::cpu, {positions, channels / 2, 2}, accumulator_of(on.dtype));
     rotary_table(host);

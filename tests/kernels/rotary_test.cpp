@@ -80,7 +80,7 @@ BOOST_AUTO_TEST_CASE(pairs_are_interleaved) {
         const double bound = std::max(1e-10, tolerance(dtype, 2));  // ten digits given
         check(turn_rows(dtype, {1, 2, 3, 4}, {1}, 1, 4), turn_rows(dtype, {1, 2, 3, 4}, {10}, 1, 4), bound);
     }
-    for (const DeviceCase& on : attention_cases())
+    for (const DeviceCase& on : device_cases())
         check(turned_query(on, {1, 2, 3, 4}, 1), turned_query(on, {1, 2, 3, 4}, 10), std::max(1e-10, on.tolerance(4)));
 }
 
@@ -93,7 +93,7 @@ BOOST_AUTO_TEST_CASE(products_depend_on_the_distance_only) {
         check_close(product(5, 3), 0.699759137828, bound);
         check_close(product(1, 3), -2.907432569435, bound);
     }
-    for (const DeviceCase& on : attention_cases()) {
+    for (const DeviceCase& on : device_cases()) {
         const double bound = std::max(1e-11, on.tolerance(4));
         const auto product = [&](std::int64_t m, std::int64_t n) { return Sequence(6).set(m, 0, q).set(n, 1, k).product(on, m, n); };
         check_close(product(3, 1), 0.699759137828, bound);
@@ -118,7 +118,7 @@ BOOST_AUTO_TEST_CASE(the_first_position_and_all_values_stay_as_they_are) {
         }
         BOOST_TEST(changed >= 4);  // both heads' fast channels; bf16 does not see the slowest turn
     }
-    for (const DeviceCase& on : attention_cases()) {
+    for (const DeviceCase& on : device_cases()) {
         // Each token its own sequence: at position 0, where the context is the value and log_sum the plain product.
         const std::int64_t heads = 2, channels = 6, tokens = 2;
         const std::vector<double> qkv = rounded(numbers(tokens * 3 * heads * channels, 1), on.dtype);
