@@ -411,6 +411,7 @@ bool take_copy(std::uint32_t pending, AsyncCopy& copy) {
     Fiber& self = *machine().current;
     // Committed, and not among the newest `pending` groups.
     if (self.copies.empty() || self.copies.front().group + pending >= self.open_group) return false;
+    const races::Quiet quiet;
     copy = self.copies.front();
     self.copies.erase(self.copies.begin());
     return true;

@@ -80,6 +80,7 @@ __global__ void staged_kernel(const float* x, float* y, Mistake mistake) {
     for (int group = 0; group < 2; ++group) {
         const int shift = mistake == Mistake::misaligned_copy && i == 4 ? 1 : 0;
         if (i % 8 == 4 * group) copy_async(stage.row + i + shift, x + i);
+        if (i == 0 && group == 0) copy_async(stage.row + threads, x, false);  // a second copy of this thread: zeros
         copy_async_commit();
     }
     if (mistake == Mistake::wait_for_older_group)
@@ -87,7 +88,7 @@ __global__ void staged_kernel(const float* x, float* y, Mistake mistake) {
     else if (mistake != Mistake::late_wait && mistake != Mistake::no_wait)
         copy_async_wait<0>();
     if (mistake != Mistake::no_barrier_after_wait) block_barrier();
-    store(y + i, load_shared(stage.row + (threads - 1 - i)));
+    store(y + i, load_shared(stage.row + (threads - 1 - i)) + load_shared(stage.row + threads));
     block_barrier();
     if (mistake != Mistake::no_wait) copy_async_wait<0>();
 }
