@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -91,6 +92,9 @@ struct Machine {
     std::byte* shared = nullptr;
     Tokens* tokens = nullptr;
     std::vector<std::byte> slots;  ///< [warp][parity][lane]
+    const std::byte* accessed = nullptr;  ///< by the newest noted access, for the fault it may be
+    std::size_t accessed_bytes = 0;
+    Location accessed_at;
     bool counting = false;
     std::map<std::string, Counters> counters;
     Counters* at = nullptr;
@@ -113,6 +117,10 @@ Machine& machine() {
 std::string describe(const Location& where) {
     const std::string file = where.file_name();
     return file.substr(file.rfind('/') + 1) + ":" + std::to_string(where.line());
+}
+
+bool same(const Location& a, const Location& b) {
+    return a.line() == b.line() && a.column() == b.column() && (a.file_name() == b.file_name() || std::strcmp(a.file_name(), b.file_name()) == 0);
 }
 
 std::string describe(const uint3& index) {
@@ -211,7 +219,7 @@ bool release(std::size_t begin, std::size_t end, State state, const char* what) 
                 }
         }
         if (!first) first = &f;
-        if (f.where.line() != first->where.line() || f.where.column() != first->where.column() || std::strcmp(f.where.file_name(), first->where.file_name()) != 0) {
+        if (!same(f.where, first->where)) {
             m.current = &f;
             report(std::string("divergent ") + what + ": thread " + describe(first->thread.index) + " waits at " + describe(first->where) + ", thread " +
                    describe(f.thread.index) + " at " + describe(f.where));
@@ -305,10 +313,7 @@ void run_block(std::size_t threads) {
     Machine& m = machine();
     const std::size_t warps = threads / 32, set = m.turn++ % fiber_sets;
     const dim3& dims = m.block.threads;
-    {
-        const races::Quiet quiet;
-        m.slots.assign(warps * 2 * 32 * slot_bytes, std::byte{0xff});
-    }
+    m.slots.assign(warps * 2 * 32 * slot_bytes, std::byte{0xff});
     open_shared();
     for (std::size_t i = 0; i < threads; ++i) {
         Fiber& f = m.fibers[i];
@@ -324,17 +329,16 @@ void run_block(std::size_t threads) {
     races::release(m.tokens->start);
     std::vector<std::size_t> order(warps);
     for (std::size_t w = 0; w < warps; ++w) order[w] = w;
-    std::array<std::size_t, 32> lanes{};
-    for (std::size_t i = 0; i < 32; ++i) lanes[i] = i;
     while (true) {
         bool progress = false;
         std::shuffle(order.begin(), order.end(), m.random);
         for (const std::size_t w : order) {
             // A warp runs on for a while, then another has its turn: both runaway and lagging warps are seen.
             do {
-                std::shuffle(lanes.begin(), lanes.end(), m.random);
-                for (const std::size_t lane : lanes) {
-                    Fiber& f = m.fibers[w * 32 + lane];
+                // One draw for 32 lanes: an odd step from a random start, and which bits to turn. A full shuffle costs as much as the lanes.
+                const std::uint64_t draw = m.random(), step = draw % 32 | 1, start = draw >> 8, turned = draw >> 16;
+                for (std::uint64_t i = 0; i < 32; ++i) {
+                    Fiber& f = m.fibers[w * 32 + (((i * step + start) ^ turned) & 31)];
                     if (f.state != State::ready) continue;
                     run(f);
                     progress = true;
@@ -407,6 +411,7 @@ bool take_copy(std::uint32_t pending, AsyncCopy& copy) {
     Fiber& self = *machine().current;
     // Committed, and not among the newest `pending` groups.
     if (self.copies.empty() || self.copies.front().group + pending >= self.open_group) return false;
+    const races::Quiet quiet;
     copy = self.copies.front();
     self.copies.erase(self.copies.begin());
     return true;
@@ -422,11 +427,45 @@ const std::byte* exchange(const void* value, std::size_t bytes, const Location& 
     return m.slots.data() + bank;
 }
 
+/// Fragments (PTX ISA, "Matrix fragments for mma.m16n8k16 with floating point type"), lane = 4 g + q:
+/// A: a0 (g, 2q…), a1 (g+8, 2q…), a2 (g, 2q+8…), a3 (g+8, 2q+8…); B: b0 (2q…, g), b1 (2q+8…, g); D: d0 d1 (g, 2q…), d2 d3 (g+8, 2q…).
+void multiply_m16n8k16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], const Location& where) {
+    const std::uint32_t mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+    static_assert(sizeof mine <= slot_bytes);
+    const std::byte* slots = exchange(mine, sizeof mine, where);
+    const int lane = machine().current->thread.lane, g = lane / 4, q = lane % 4;
+    // Row g or g + 8 of A and column 2 q or 2 q + 1 of B, all of k: eight pairs in four lanes' registers.
+    const auto gather = [&](float (&k)[16], int lanes, int first) {
+        for (int i = 0; i < 4; ++i) {
+            const auto* registers = reinterpret_cast<const std::uint32_t*>(slots + static_cast<std::size_t>(lanes + i) * slot_bytes);
+            for (int upper = 0; upper < 2; ++upper) {
+                const std::uint32_t pair = registers[first < 4 ? first + 2 * upper : first + upper];
+                k[8 * upper + 2 * i] = std::bit_cast<float>(pair << 16);
+                k[8 * upper + 2 * i + 1] = std::bit_cast<float>(pair & 0xffff0000U);
+            }
+        }
+    };
+    float rows[2][16], columns[2][16];
+    for (int half = 0; half < 2; ++half) {
+        gather(rows[half], 4 * g, half);
+        gather(columns[half], 4 * (2 * q + half), 4);
+    }
+    float sums[4] = {};
+    for (int k = 0; k < 16; ++k)
+        for (int i = 0; i < 4; ++i) sums[i] += rows[i / 2][k] * columns[i % 2][k];
+    for (int i = 0; i < 4; ++i) d[i] += sums[i];
+    count_flops(2 * 16 * 8 * 16 / 32);
+}
+
 void note_access(const void* address, std::size_t bytes, std::size_t alignment, Access kind, const Location& where) {
     Machine& m = machine();
     const auto a = reinterpret_cast<std::uint64_t>(address);
     if (a % alignment != 0) report("misaligned access of " + std::to_string(bytes) + " bytes at " + describe(where));
+    m.accessed = static_cast<const std::byte*>(address);
+    m.accessed_bytes = bytes;
+    m.accessed_at = where;
     if (!m.counting) return;
+    const races::Quiet quiet;
     Fiber& f = *m.current;
     const std::uint64_t nth = f.occurrence[where.file_name()][where.line() * 256 + where.column() % 256]++;
     WarpAccess& access = m.accesses[{f.thread.warp, where.file_name(), where.line() * 256 + where.column() % 256, nth}];
@@ -442,6 +481,7 @@ void count_flops(std::uint64_t flops) {
 }
 
 void run_grid(const KernelInfo& kernel, const std::function<void()>& body) {
+    const races::Quiet quiet;  // of the scheduler; threads are fibers of their own
     Machine& m = machine();
     const std::size_t threads = std::size_t{kernel.block.x} * kernel.block.y * kernel.block.z;
     m.kernel = &kernel;
@@ -484,6 +524,12 @@ std::string at_work() {
     if (!m.kernel) return {};
     return std::string(" [kernel ") + m.kernel->name + ", block " + describe(m.block.index) +
            (m.current ? ", thread " + describe(m.current->thread.index) : "") + "]";
+}
+
+std::string line_of_access(const void* address) {
+    const Machine& m = machine();
+    const auto* at = static_cast<const std::byte*>(address);
+    return m.current && at >= m.accessed && at < m.accessed + m.accessed_bytes ? describe(m.accessed_at) : "";
 }
 
 bool is_stack_end(const void* address) {
@@ -533,6 +579,7 @@ extern "C" void __asan_on_error() {
 // Called under the sanitizer's locks: plain system calls only.
 extern "C" const char* __tsan_default_options() { return "exitcode=70:halt_on_error=1:report_thread_leaks=0:history_size=4"; }
 extern "C" void __tsan_on_report(void*) {
+    const rf::emulator::races::Quiet quiet;
     const std::string text = "emulator: a race; its later access is of" + (rf::emulator::at_work().empty() ? " the host or a stream's copy" : rf::emulator::at_work()) + '\n';
     if (syscall(SYS_write, STDERR_FILENO, text.data(), text.size()) < 0) std::_Exit(71);
 }

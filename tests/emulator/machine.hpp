@@ -69,6 +69,8 @@ void warp_barrier(const std::source_location& where);
 /// Every lane of the warp hands in up to slot_bytes bytes; returns the slots of all 32 lanes, valid until the lane's next
 /// exchange but one. Orders no memory, as shuffles do not.
 const std::byte* exchange(const void* value, std::size_t bytes, const std::source_location& where);
+/// mma.m16n8k16 of bf16: sums in f32, over k in rising order.
+void multiply_m16n8k16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], const std::source_location& where);
 void note_access(const void* address, std::size_t bytes, std::size_t alignment, Access kind, const std::source_location& where);
 void count_flops(std::uint64_t flops);
 /// cp.async: what is under way, and whether the oldest copy is in a committed group that is not among the newest `pending`.
@@ -93,6 +95,8 @@ const std::map<std::string, Counters>& counters();
 [[noreturn]] void report(const std::string& what);
 /// " [kernel k, block (0, 0, 0), thread (1, 0, 0)]" of what runs now.
 std::string at_work();
+/// "kernel.cu:12" when the newest access that a thread noted holds this address, else nothing.
+std::string line_of_access(const void* address);
 /// The address lies just below the stack of an emulated thread.
 bool is_stack_end(const void* address);
 /// Runs `body` in a child process; returns what it and the sanitizers report, or an empty string.

@@ -3,7 +3,9 @@
 #include "emulator/check_report.hpp"
 #include "emulator/wrong_kernels.hpp"
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
 
 using namespace rf::emulator;
 namespace wrong = rf::wrong;
@@ -43,8 +45,29 @@ BOOST_AUTO_TEST_CASE(right_kernels_are_right_in_any_order) {
     }
 }
 
+BOOST_AUTO_TEST_CASE(matrix_fragments_lie_as_the_instruction_set_says) {
+    // Small whole numbers: exact in bf16 and f32.
+    std::vector<std::uint16_t> a(256), b(128);
+    const auto number = [](int i) { return static_cast<float>(i % 13 - 6); };
+    const auto bits = [](float x) { return static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(x) >> 16); };
+    for (int i = 0; i < 256; ++i) a[static_cast<std::size_t>(i)] = bits(number(i));
+    for (int i = 0; i < 128; ++i) b[static_cast<std::size_t>(i)] = bits(number(3 * i + 1));
+    Sample p;
+    auto* on_device = reinterpret_cast<std::uint16_t*>(p.x);
+    require(cudaMemcpy(on_device, a.data(), 512, cudaMemcpyDefault));
+    require(cudaMemcpy(on_device + 256, b.data(), 256, cudaMemcpyDefault));
+    wrong::product(p.stream, on_device, on_device + 256, p.y);
+    const std::vector<float> d = p.download(p.y);
+    for (int m = 0; m < 16; ++m)
+        for (int n = 0; n < 8; ++n) {
+            float sum = 0;
+            for (int k = 0; k < 16; ++k) sum += number(16 * m + k) * number(3 * (16 * n + k) + 1);
+            BOOST_TEST(d[static_cast<std::size_t>(8 * m + n)] == sum);
+        }
+}
+
 BOOST_AUTO_TEST_CASE(accesses_outside_of_memory) {
-    check_twice(Mistake::write_far_past_end, {"device work touches", "257 bytes past the end of 768 bytes of device memory", culprit});
+    check_twice(Mistake::write_far_past_end, {"device work touches", "257 bytes past the end of 768 bytes of device memory at wrong_kernels.cu:", culprit});
     check_twice(Mistake::read_before_begin, {"device work touches", "4100 bytes before 768 bytes of device memory", culprit});
     check_twice(Mistake::too_much_shared, {"the kernel uses 512 bytes of shared memory, the launch gives 256", culprit});
     check_twice(Mistake::deep_stack, {"a thread uses more stack", culprit});

@@ -107,6 +107,7 @@ std::vector<void*>& spare_fibers() {
     return spare;
 }
 Program make_program() {
+    const races::Quiet quiet;
     Program made;
     made.done = make_token();
     if (!races::watched) return made;
@@ -116,6 +117,7 @@ Program make_program() {
     return made;
 }
 void end_program(Program& program) {
+    const races::Quiet quiet;
     if (program.fiber) spare_fibers().push_back(std::exchange(program.fiber, nullptr));
 }
 

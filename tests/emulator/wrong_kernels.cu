@@ -80,6 +80,7 @@ __global__ void staged_kernel(const float* x, float* y, Mistake mistake) {
     for (int group = 0; group < 2; ++group) {
         const int shift = mistake == Mistake::misaligned_copy && i == 4 ? 1 : 0;
         if (i % 8 == 4 * group) copy_async(stage.row + i + shift, x + i);
+        if (i == 0 && group == 0) copy_async(stage.row + threads, x, false);  // a second copy of this thread: zeros
         copy_async_commit();
     }
     if (mistake == Mistake::wait_for_older_group)
@@ -87,7 +88,7 @@ __global__ void staged_kernel(const float* x, float* y, Mistake mistake) {
     else if (mistake != Mistake::late_wait && mistake != Mistake::no_wait)
         copy_async_wait<0>();
     if (mistake != Mistake::no_barrier_after_wait) block_barrier();
-    store(y + i, load_shared(stage.row + (threads - 1 - i)));
+    store(y + i, load_shared(stage.row + (threads - 1 - i)) + load_shared(stage.row + threads));
     block_barrier();
     if (mistake != Mistake::no_wait) copy_async_wait<0>();
 }
@@ -98,7 +99,31 @@ __global__ void add_kernel(float* y, int n, float value) {
     if (i < n) store(y + i, load(y + i) + value);
 }
 
+struct Operands {
+    alignas(16) std::uint16_t a[16][16];
+    alignas(16) std::uint16_t b[8][16];  // [n][k]
+};
+
+/// One warp. A by ldmatrix as its four quarters lie, B by the plain way.
+__global__ void product_kernel(const std::uint16_t* a, const std::uint16_t* b, float* d) {
+    Operands& tile = shared_memory<Operands>();
+    for (int i = lane(); i < 256; i += 32) tile.a[i / 16][i % 16] = load(a + i);
+    for (int i = lane(); i < 128; i += 32) tile.b[i / 16][i % 16] = load(b + i);
+    warp_barrier();
+    std::uint32_t fa[4];
+    load_matrix_x4(fa, &tile.a[lane() % 16][lane() / 16 * 8]);
+    const int g = lane() / 4, q = lane() % 4;
+    const std::uint32_t fb[2] = {load_shared(reinterpret_cast<const std::uint32_t*>(&tile.b[g][2 * q])), load_shared(reinterpret_cast<const std::uint32_t*>(&tile.b[g][2 * q + 8]))};
+    float fd[4] = {};
+    multiply_m16n8k16(fd, fa, fb);
+    for (int i = 0; i < 4; ++i) store(d + (g + i / 2 * 8) * 8 + 2 * q + i % 2, fd[i]);
+}
+
 }  // namespace
+
+void product(cudaStream_t stream, const std::uint16_t* a, const std::uint16_t* b, float* d) {
+    device::launch({.name = "product", .grid = dim3(1), .block = dim3(32), .shared = sizeof(Operands), .stream = stream}, product_kernel, a, b, d);
+}
 
 void twice(cudaStream_t stream, const float* x, float* y, int blocks, Mistake mistake) {
     device::launch({.name = "twice", .grid = dim3(static_cast<unsigned>(blocks)), .block = dim3(threads), .shared = sizeof(Tile), .stream = stream},

@@ -3,6 +3,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstdint>
+
 namespace rf::wrong {
 
 enum class Mistake {
@@ -19,6 +21,8 @@ enum class Mistake {
 void twice(cudaStream_t stream, const float* x, float* y, int blocks, Mistake mistake = Mistake::none);
 /// y[i] = x[63 - i] for 64 floats, by asynchronous copies in two groups.
 void staged(cudaStream_t stream, const float* x, float* y, Mistake mistake = Mistake::none);
+/// D [16, 8] = A [16, 16] B [16, 8] of bf16 bits, A and D row-major, B column-major, by one warp and mma.
+void product(cudaStream_t stream, const std::uint16_t* a, const std::uint16_t* b, float* d);
 /// y[i] += value for i < n.
 void add(cudaStream_t stream, float* y, int n, float value);
 

@@ -129,32 +129,13 @@ inline void load_matrix(std::uint32_t (&r)[4], const void* row, bool transposed,
         r[m] = low | high << 16;
     }
 }
-inline float half_of(std::uint32_t pair, int upper) {
-    return std::bit_cast<float>(upper ? pair & 0xffff0000U : pair << 16);
-}
 }  // namespace detail
 
 inline void load_matrix_x4(std::uint32_t (&r)[4], const void* row, Where where = Where::current()) { detail::load_matrix(r, row, false, where); }
 inline void load_matrix_x4_transposed(std::uint32_t (&r)[4], const void* row, Where where = Where::current()) { detail::load_matrix(r, row, true, where); }
 
-/// Fragments of mma.m16n8k16 (PTX ISA, "Matrix fragments for mma.m16n8k16 with floating point type"), lane = 4 g + q:
-/// A: a0 (g, 2q…), a1 (g+8, 2q…), a2 (g, 2q+8…), a3 (g+8, 2q+8…); B: b0 (2q…, g), b1 (2q+8…, g); D: d0 d1 (g, 2q…), d2 d3 (g+8, 2q…).
 inline void multiply_m16n8k16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], Where where = Where::current()) {
-    std::uint32_t mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
-    static_assert(sizeof mine <= emulator::slot_bytes);
-    const std::byte* slots = emulator::exchange(mine, sizeof mine, where);
-    const auto registers = [&](int from) { return reinterpret_cast<const std::uint32_t*>(slots + from * emulator::slot_bytes); };
-    const int g = lane() / 4, q = lane() % 4;
-    for (int half = 0; half < 2; ++half) {
-        float a_row[16];
-        for (int k = 0; k < 16; ++k) a_row[k] = detail::half_of(registers(4 * g + k % 8 / 2)[half + 2 * (k / 8)], k & 1);
-        for (int column = 0; column < 2; ++column) {
-            float sum = 0;
-            for (int k = 0; k < 16; ++k) sum += a_row[k] * detail::half_of(registers(4 * (2 * q + column) + k % 8 / 2)[4 + k / 8], k & 1);
-            d[2 * half + column] += sum;
-        }
-    }
-    emulator::count_flops(2 * 16 * 8 * 16 / 32);
+    emulator::multiply_m16n8k16(d, a, b, where);
 }
 
 inline std::uint32_t pack_bf16(float low, float high) { return std::uint32_t{bfloat16(low).bits} | std::uint32_t{bfloat16(high).bits} << 16; }
