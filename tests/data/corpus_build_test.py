@@ -203,7 +203,9 @@ def remove(folder):
 
 def refuses_to_train(folder, shards):
     text = run("pretrain", *tiny("never", corpus=folder, model__vocab_size=1707), expect=2)
-    return f"folder {folder} holds {shards} of the 3 shards" in text
+    # A build that was killed has left its working folder and is told from a copy that lost shards.
+    unfinished = os.path.exists(f"{folder}/.partial") and not os.path.exists(f"{folder}/corpus.json")
+    return ("is not complete" if unfinished else f"folder {folder} holds {shards} of the 3 shards") in text
 
 
 def test_a_folder_with_a_part_of_its_shards_is_refused():
