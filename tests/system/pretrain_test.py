@@ -59,6 +59,12 @@ def test_tensor_ranks_follow_the_same_curve():
         run("pretrain", *tiny(f"tp{tensor}of{ranks}", parallel__tensor=tensor, **settings), ranks=ranks)
         for a, b in zip(losses("one"), losses(f"tp{tensor}of{ranks}"), strict=True):
             assert abs(a - b) < 1e-5 * a, (tensor, ranks, a, b)
+    # At the higher rate the first ten updates stay together.
+    run("pretrain", *tiny("fast"))
+    for ranks, tensor in ((2, 2), (4, 4), (4, 2)):
+        run("pretrain", *tiny(f"fast{tensor}of{ranks}", parallel__tensor=tensor), ranks=ranks)
+        for a, b in zip(losses("fast"), losses(f"fast{tensor}of{ranks}"), strict=True):
+            assert abs(a - b) < 1e-4 * a, (tensor, ranks, a, b)
 
 
 def test_continues_bitwise_on_other_ranks():
