@@ -1,7 +1,7 @@
 #include "kernels/attention.hpp"
 
 #include "kernels/nvidia/attention_plain.cuh"
-#include "kernels/nvidia/attention_tensor.cuh"
+#include "kernels/nvidia/attention_tensor_gradient.cuh"
 
 namespace rf {
 
