@@ -13,15 +13,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-fs::path newest_checkpoint(const std::string& given) {
-    const fs::path path = given;
-    if (fs::exists(path / "checkpoint.h5")) return path;
-    for (const fs::path& folder : {path / "checkpoints", path})
-        for (const std::int64_t step : checkpoint_steps(folder))
-            if (find_checkpoint_damage(checkpoint_path(folder, step)).empty()) return checkpoint_path(folder, step);
-    fail_usage("--checkpoint ", given, ": neither a checkpoint nor an output folder with a valid one");
-}
-
 /// The schedule's alpha at the step the checkpoint was written.
 double saved_alpha(const CheckpointMeta& meta, const ModelConfig& config) {
     if (config.residual_mode != "alpha") return 1;
@@ -34,8 +25,7 @@ double saved_alpha(const CheckpointMeta& meta, const ModelConfig& config) {
 LoadedModel::LoadedModel(const Invocation& invocation, World& world)
     : device_(choose_device(world, invocation.option("device", "auto"))), grid_(world.communicator(), 1) {
     share_cores(world, 0);
-    const fs::path path = newest_checkpoint(invocation.need("checkpoint"));
-    if (const std::string damage = find_checkpoint_damage(path); !damage.empty()) fail_usage("--checkpoint ", damage);
+    const fs::path path = find_checkpoint(invocation.need("checkpoint"), "--checkpoint");
     const CheckpointMeta meta = read_checkpoint_meta(path);
     ModelConfig config;
     json::read(boost::json::parse(meta.model), config, {path.string(), "model"});

@@ -3,7 +3,8 @@
 namespace rf {
 
 Schedule::Schedule(const json::value& points, const json::Place& place) {
-    if (!points.is_array() || points.as_array().empty()) json::fail_type(place, "a list of [update, value] points", points);
+    if (!points.is_array()) json::fail_type(place, "a list of [update, value] points", points);
+    if (points.as_array().empty()) fail_usage(place, ": expected at least one [update, value] point, found an empty list");
     for (const json::value& item : points.as_array()) {
         if (!item.is_array() || item.as_array().size() != 2) json::fail_type(place, "a list of [update, value] points", item);
         Point point{};

@@ -281,6 +281,17 @@ std::vector<std::int64_t> checkpoint_steps(const fs::path& folder) {
     return steps;
 }
 
+fs::path find_checkpoint(const fs::path& given, const std::string& place) {
+    if (fs::exists(given / "checkpoint.h5")) {
+        if (const std::string damage = find_checkpoint_damage(given); !damage.empty()) fail_usage(place, " ", damage);
+        return given;
+    }
+    for (const fs::path& folder : {given / "checkpoints", given})
+        for (const std::int64_t step : checkpoint_steps(folder))
+            if (find_checkpoint_damage(checkpoint_path(folder, step)).empty()) return checkpoint_path(folder, step);
+    fail_usage(place, " ", given.string(), ": neither a checkpoint nor a folder with a whole one");
+}
+
 void remove_partial_checkpoints(const fs::path& folder) {
     if (!fs::is_directory(folder)) return;
     for (const auto& entry : fs::directory_iterator(folder))

@@ -61,6 +61,9 @@ private:
 std::filesystem::path checkpoint_path(const std::filesystem::path& folder, std::int64_t step);
 /// Steps of the folders `step-N` in `folder`, newest first.
 std::vector<std::int64_t> checkpoint_steps(const std::filesystem::path& folder);
+/// The whole checkpoint that a user means by `given`: itself, or the newest in it or its folder `checkpoints`. Throws a
+/// UsageError that begins with `place` otherwise.
+std::filesystem::path find_checkpoint(const std::filesystem::path& given, const std::string& place);
 /// Deletes `step-*.partial` left by killed runs.
 void remove_partial_checkpoints(const std::filesystem::path& folder);
 

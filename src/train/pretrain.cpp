@@ -150,6 +150,7 @@ private:
     Corpus corpus_;
     SampleStream stream_;
     fs::path folder_;
+    fs::path given_;          ///< checkpoint that a new run begins from, if any
     json::value identity_;
     std::unique_ptr<MlmModel> model_;
     std::unique_ptr<MlmTrainer> trainer_;
@@ -196,6 +197,8 @@ Run::Run(PretrainInput input, const json::Place& place, World& world, bool resta
     model_ = std::make_unique<MlmModel>(config_, grid_, MlmModel::Options{.device = device_, .dtype = dtype, .training = true,
                                                                     .graphs = in_.parallel.graphs, .max_length = in_.batch.max_length, .seed = stream_.seed});
     trainer_ = std::make_unique<MlmTrainer>(*model_, grid_, in_.optimizer, stream_.lanes);
+    if (const bool anew = restart || checkpoint_steps(folder_ / "checkpoints").empty(); anew && !in_.checkpoint.empty())
+        given_ = find_checkpoint(in_.checkpoint, message(place_.at("checkpoint"), ":"));
     open_output(restart);
     writer_ = std::make_unique<CheckpointWriter>(folder_ / "checkpoints", grid_, model_->layout(), in_.keep);
     resume();
@@ -257,18 +260,10 @@ void Run::resume() {
         fail_usage(place_.at("output"), ": ", in_.output, " holds no whole checkpoint (", damaged, " damaged); --restart gives them up and begins anew");
     first_ = from.value_or(0);
     if (!from) {
-        if (in_.checkpoint.empty()) {
+        if (given_.empty()) {
             model_->initialise();
         } else {
-            fs::path given = in_.checkpoint;
-            if (!fs::exists(given / "checkpoint.h5")) {
-                const fs::path inside = fs::is_directory(given / "checkpoints") ? given / "checkpoints" : given;
-                const auto found = checkpoint_steps(inside);
-                if (found.empty()) fail_usage(place_.at("checkpoint"), ": ", in_.checkpoint, " is not a checkpoint and holds none");
-                given = checkpoint_path(inside, found.front());
-            }
-            if (const std::string damage = find_checkpoint_damage(given); !damage.empty()) fail_usage(place_.at("checkpoint"), ": ", damage);
-            model_->load(given);
+            model_->load(given_);
             // Weights only: a new run has moments and a schedule of its own.
             for (const Tensor& moment : {model_->state().m(), model_->state().v()}) fill_zero(model_->stream(), moment);
         }

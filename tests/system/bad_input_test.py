@@ -43,6 +43,8 @@ def test_wrong_types_and_impossible_values():
     refused("pretrain", *tiny("x", optimizer__name="sgd"), says=["optimizer.name", "lamb"])
     refused("pretrain", *tiny("x", device="cuda"), says=["device", "CUDA"])
     refused("pretrain", *tiny("x", dtype="f8"), says=["dtype"])
+    refused("pretrain", *tiny("x", schedule__lr="[]"), says=["schedule.lr", "at least one"])
+    refused("pretrain", *tiny("x", checkpoint="absent"), says=["checkpoint", "absent", "neither a checkpoint nor a folder"])
     refused("pretrain", *tiny("x", model__num_attention_heads=5), says=["5 heads do not divide"])
     assert not os.path.exists("x")
 
