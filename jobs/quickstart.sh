@@ -11,7 +11,8 @@ packages=(fortunes-zh manpages-zh libreoffice-help-zh-cn debian-reference-zh-cn)
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
 
 say() { printf '\n== %s\n' "$*"; }
-trap 'echo; echo "quickstart: interrupted; the same command continues from here"; exit 130' INT TERM
+interrupted() { echo; echo "quickstart: interrupted; the same command continues from here"; exit 130; }
+trap interrupted INT TERM
 
 say "1/7 packages"
 env/debian.sh
@@ -47,9 +48,15 @@ say "4/7 vocabulary and corpus"
 mpirun -n 2 "$roformer" build-corpus --set "text=$text" --set "vocab=$work/vocab.txt" --set "output=$work/corpus"
 
 say "5/7 pre-training: a RoFormerV2 of 4 layers, two ranks"
-code=0
-mpirun -n 2 "$roformer" pretrain inputs/pretrain_quickstart.json || code=$?
-if ((code == 75)); then echo "quickstart: stopped by a signal; the same command continues"; exit 75; fi
+# After Ctrl-C mpirun leaves its ranks a second to live, too little for a checkpoint on a slow machine. In a session of its own
+# it does not see the key; SIGUSR1 it passes on, and waits.
+setsid mpirun -n 2 "$roformer" pretrain inputs/pretrain_quickstart.json &
+pretrain=$! stopped=0 code=0
+trap 'stopped=1; kill -USR1 "$pretrain"' INT TERM
+wait "$pretrain" || code=$?
+while kill -0 "$pretrain" 2>/dev/null; do code=0; wait "$pretrain" || code=$?; done
+trap interrupted INT TERM
+((stopped == 0)) || interrupted
 ((code == 0)) || exit "$code"
 
 say "6/7 what it learned: the five likeliest fillings of each [MASK]"

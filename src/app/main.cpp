@@ -4,6 +4,7 @@
 #include "app/command.hpp"
 #include "core/build.hpp"
 #include "core/log.hpp"
+#include "train/stop.hpp"
 
 #include <algorithm>
 #include <iostream>
@@ -178,6 +179,7 @@ int fail_together(rf::World& world, std::string text, int code) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    rf::hold_signals();
     rf::World world(argc, argv);
     rf::log::set_rank(world.communicator().rank(), world.communicator().size());
     try {

@@ -89,6 +89,28 @@ def test_reshards_without_changing_a_bit():
     assert before.startswith("digest state")
 
 
+def test_no_thread_can_be_interrupted_by_a_signal_to_stop():
+    # A handler's frame on the stack of a thread inside a oneDNN product could land in the heap (train/stop.hpp).
+    prepare()
+    command = [ROFORMER, "pretrain", *tiny("held", steps=100000, parallel__threads=2, checkpoint_every=100000, eval_every=100000)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+    try:
+        while not os.path.exists("held/results.jsonl") or len(losses("held")) < 3:
+            time.sleep(0.05)
+        to_stop = sum(1 << (s - 1) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT))
+        threads = os.listdir(f"/proc/{process.pid}/task")
+        assert len(threads) >= 4, threads  # main, its OpenMP thread, the prefetcher, the one that waits for signals
+        open_to_them = []
+        for thread in threads:
+            with open(f"/proc/{process.pid}/task/{thread}/status", encoding="ascii") as lines:
+                if int(next(line for line in lines if line.startswith("SigBlk")).split()[1], 16) & to_stop != to_stop:
+                    open_to_them.append(thread)
+        assert len(open_to_them) == 1, open_to_them  # sigwait takes its signals out of the mask while it waits
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 75
+
+
 def test_signal_leaves_a_checkpoint_and_75():
     prepare()
     command = [ROFORMER, "pretrain", *tiny("signal", steps=100000, checkpoint_every=100000, eval_every=100000)]
