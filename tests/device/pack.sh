@@ -12,6 +12,7 @@ if (($#)); then
   shift
 fi
 limit=$((64 << 20))  # bytes
+command -v patchelf >/dev/null || { echo "pack.sh: patchelf is missing (env/debian.sh installs it)" >&2; exit 1; }
 [[ -x $build/roformer ]] || { echo "pack.sh: $build/roformer is missing: cmake --preset gpu-release && cmake --build --preset gpu-release" >&2; exit 1; }
 
 folder=$(mktemp -d)
@@ -45,7 +46,10 @@ ldd "$top"/bin/* | awk '$2 == "=>" && $3 ~ /^\// {print $1, $3} $2 == "=>" && $3
   sort -u | while read -r name path; do
   [[ $name =~ $own ]] || cp -L "$path" "$top/lib/$name"
 done
-strip --strip-unneeded "$top"/lib/* 2>/dev/null || true  # some have nothing to strip
+strip --strip-unneeded "$top"/lib/*
+# Everything is looked for beside itself first, and in none of this machine's folders.
+patchelf --set-rpath '$ORIGIN/../lib' "$top"/bin/*
+patchelf --set-rpath '$ORIGIN' "$top"/lib/*
 
 {
   echo "commit: $(git describe --always --dirty)"

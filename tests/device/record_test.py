@@ -5,6 +5,7 @@ written whatever fails, the profiler's table is read."""
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,9 +21,9 @@ import record  # noqa: E402
 FROM_SYSTEM = re.compile(r"(ld-linux.*|lib(c|m|dl|pthread|rt|resolv|util|cudart|cublasLt|nccl)\.so.*|linux-vdso.*)$")
 
 
-def bare(*command, code=0):
+def bare(*command, code=0, path="/usr/bin:/bin"):
     """Runs with an empty environment."""
-    done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=200, env={"PATH": "/usr/bin:/bin"})
+    done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=200, env={"PATH": path})
     assert done.returncode == code, f"{command}: exit code {done.returncode}, expected {code}\n{done.stdout}"
     return done.stdout
 
@@ -40,21 +41,6 @@ def test_package(folder):
     return package
 
 
-def test_rehearsal(package, folder):
-    """On the CPU with a tiny model: tests and bench pass, the parts for a GPU are recorded as failed, the record is whole."""
-    text = bare(sys.executable, package / "device/record.py", "--package", package, folder / "record", "--device", "cpu", "--small", "--parts",
-                "machine,tests,bench,kernels,sanitize", code=1)
-    with h5py.File(folder / "record/record.h5") as file:
-        status = dict(zip(file["parts/name"].asstr()[:], file["parts/status"].asstr()[:]))
-        assert status["tests"] == status["bench"] == "ok", (status, text)
-        assert "GPU" in status["machine"] and "ncu" in status["kernels"] and "compute-sanitizer" in status["sanitize"], status
-        assert set(file["tests/status"].asstr()[:]) == {"ok"}, text
-        assert set(file["bench/status"].asstr()[:]) == {"ok"}, text
-        assert all(file["bench/tokens"][:4] > 0) and len(file["bench/tokens"]) == 5, text
-        assert len(file["goals/row"]) == len(record.TARGETS)
-    assert "M1" in (folder / "record/record.txt").read_text()
-
-
 PROFILE = '''==PROF== Connected to process 1
 update 1 s
 "ID","Process ID","Kernel Name","gpu__time_duration.sum","dram__bytes_read.sum","dram__bytes_write.sum","sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_elapsed"
@@ -65,6 +51,36 @@ update 1 s
 "3","1","nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_NNT","4000","3000","1000","72.5"
 "4","1","rf::judge_gradient_kernel(const double *, int, double, double *)","2000","10","10","0"
 '''
+
+
+def stand_in(folder, name, text):
+    """A program of that name that prints `text`, a Python expression over its arguments."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/usr/bin/python3\nimport sys\nprint({text})\n")
+    (folder / name).chmod(0o755)
+
+
+def test_rehearsal(package, folder):
+    """On the CPU with a tiny model and stand-ins for the tools: what works is recorded, what fails is recorded as failed."""
+    tools = folder / "tools"
+    stand_in(tools, "ncu", repr(PROFILE))
+    stand_in(tools, "compute-sanitizer", "f'========= ERROR SUMMARY: {int(\"racecheck\" in sys.argv)} errors'")
+    text = bare(sys.executable, package / "device/record.py", "--package", package, folder / "record", "--device", "cpu", "--small", "--parts",
+                "machine,tests,bench,kernels,sanitize", code=1, path=f"{tools}:/usr/bin:/bin")
+    with h5py.File(folder / "record/record.h5") as file:
+        rows = lambda table: dict(zip(file[f"{table}/name"].asstr()[:], file[f"{table}/status"].asstr()[:]))
+        status = rows("parts")
+        assert "need one" in status.pop("machine"), text
+        assert set(status) == {"tests", "bench", "kernels", "sanitize"} and set(status.values()) == {"ok"}, text
+        assert set(rows("tests").values()) == {"ok"} and file["tests/cases"][0] > 0, text
+        assert set(rows("bench").values()) == {"ok"} and list(file["bench/length"][:4]) == [512, 512, 128, 128] and all(file["bench/tokens"][:4] > 0), text
+        assert file["bench/step"][4] >= 0, text
+        assert list(file["kernels/kernel"].asstr()[:]) == ["nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_NNT", "judge_gradient", "add_norm"], text
+        assert abs(file["kernels/bandwidth"][2] - 4) < 1e-9 and abs(sum(file["kernels/share"][:]) - 1) < 1e-9, text
+        checks = rows("sanitize")
+        assert checks == {name: "ok" if "racecheck" not in name else "SUMMARY: 1 errors" for name in checks} and len(checks) == 3, text
+        assert len(file["goals/row"]) == len(record.TARGETS)
+    assert "M1" in (folder / "record/record.txt").read_text()
 
 
 def test_profile():
@@ -91,6 +107,9 @@ def test_table(folder):
 
 
 def main():
+    if not shutil.which("patchelf"):
+        print("skipped: patchelf is missing (env/debian.sh installs it)")
+        sys.exit(77)
     with tempfile.TemporaryDirectory(prefix="roformer-test-") as name:
         folder = pathlib.Path(name)
         test_profile()
