@@ -55,8 +55,8 @@ def find_cuobjdump(folder):
             return str(found)
         if attempt == 0:
             print(f"cuobjdump: not in the toolkit, taken from its Python package into {environment}", flush=True)
-            subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-            subprocess.run([environment / "bin/python", "-m", "pip", "install", "--quiet", "nvidia-cuda-cuobjdump", "nvidia-cuda-nvdisasm"])
+            if subprocess.run([sys.executable, "-m", "venv", environment]).returncode == 0:
+                subprocess.run([environment / "bin/python", "-m", "pip", "install", "--quiet", "nvidia-cuda-cuobjdump", "nvidia-cuda-nvdisasm"])
     return None
 
 
