@@ -9,7 +9,7 @@ packages=(
   libboost-program-options1.81-dev libboost-json1.81-dev libboost-iostreams1.81-dev libboost-test1.81-dev
   libboost-context1.81-dev
   libdnnl-dev ocl-icd-opencl-dev libicu-dev libxxhash-dev
-  python3 python3-jieba python3-h5py python3-matplotlib python3-numpy xz-utils zstd
+  python3 python3-jieba python3-h5py python3-matplotlib python3-numpy xz-utils zstd patchelf
 )
 
 if ! command -v dpkg-query >/dev/null; then

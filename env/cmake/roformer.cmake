@@ -4,7 +4,10 @@ add_library(rf_options INTERFACE)
 target_compile_features(rf_options INTERFACE cxx_std_20)
 # -Wno-restrict: g++ 12 reports std::string copies falsely (its bug 105651). -Wno-missing-field-initializers:
 # argument structs are filled with designated initialisers and leave the rest at their defaults.
-target_compile_options(rf_options INTERFACE -Wall -Wextra -Werror -Wno-restrict -Wno-missing-field-initializers -ffp-contract=off)
+set(host_options -Wall -Wextra -Werror -Wno-restrict -Wno-missing-field-initializers -ffp-contract=off)
+list(JOIN host_options "," nvcc_host_options)  # nvcc has a -Werror of its own
+target_compile_options(rf_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${host_options}>"
+  "$<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings;-Xcompiler=${nvcc_host_options}>")
 target_compile_definitions(rf_options INTERFACE RF_VERSION="${PROJECT_VERSION}" OMPI_SKIP_MPICXX)
 target_include_directories(rf_options INTERFACE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR})
 if(RF_SANITIZE STREQUAL THREAD)

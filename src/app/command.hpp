@@ -37,7 +37,7 @@ struct Command {
 /// Every command, in the order of the help text.
 const std::vector<Command>& commands();
 
-/// The input as JSON: the file of the command line (none: an empty object), then --set in order.
+/// The input as JSON: the file of the command line (none: an empty object), then --set in order, then --device.
 /// `place` names the file for messages.
 json::value read_input(const Invocation& invocation, json::Place& place);
 

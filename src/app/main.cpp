@@ -125,14 +125,14 @@ const std::vector<Command>& commands() {
         {"build-vocab", "[input.json]", "text -> vocab.txt", {}, true, false, &run_build_vocab, &build_vocab_defaults},
         {"build-corpus", "[input.json]", "text, vocab.txt -> HDF5 corpus shards", {}, true, true, &run_build_corpus, &build_corpus_defaults},
         {"tokenize", "--vocab V", "lines on stdin -> a line of ids each", {"vocab"}, false, false, &run_tokenize, nullptr},
-        {"pretrain", "[input.json]", "corpus, model -> checkpoints, results.h5", {}, true, true, &run_pretrain, &pretrain_defaults},
+        {"pretrain", "[input.json] [--device cpu|cuda|auto]", "corpus, model -> checkpoints, results.h5", {"device"}, true, true, &run_pretrain, &pretrain_defaults},
         {"encode", "--checkpoint C --out F.h5 [--vocab V] [--dtype f32|bf16] [--device cpu|cuda|auto]", "lines on stdin -> hidden states", {"checkpoint", "vocab", "out", "dtype", "device"},
          false, false, &run_encode, nullptr},
         {"fill-mask", "--checkpoint C [--vocab V] [--top K] [--dtype f32|bf16] [--device cpu|cuda|auto]", "lines with [MASK] on stdin -> candidates",
          {"checkpoint", "vocab", "top", "dtype", "device"}, false, false, &run_fill_mask, nullptr},
         {"inspect", "FILE...", "any file of this program -> what it is", {}, false, false, &run_inspect, nullptr},
         {"verify", "PATH...", "corpus or checkpoint -> recomputes every digest", {}, false, false, &run_verify, nullptr},
-        {"bench", "[input.json]", "model, lengths -> tokens/s, FLOP/s -> bench.h5", {}, true, false, &run_bench, &bench_defaults},
+        {"bench", "[input.json] [--device cpu|cuda|auto]", "model, lengths -> tokens/s, FLOP/s -> bench.h5", {"device"}, true, false, &run_bench, &bench_defaults},
     };
     return table;
 }
@@ -156,6 +156,7 @@ json::value read_input(const Invocation& invocation, json::Place& place) {
         input = json::parse_file(place.file);
     }
     for (const std::string& assignment : invocation.assignments) json::set(input, assignment);
+    if (invocation.options.contains("device")) json::set(input, "device=" + invocation.options.at("device"));
     return input;
 }
 

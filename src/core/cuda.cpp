@@ -11,7 +11,7 @@ int device_count(std::string* why) {
     int count = 0;
     const cudaError_t code = cudaGetDeviceCount(&count);
     if (code == cudaSuccess && count > 0) return count;
-    if (why) *why = code == cudaSuccess ? "no CUDA device is visible" : cudaGetErrorString(code);
+    if (why) *why = code == cudaSuccess ? "no CUDA device is visible" : code == cudaErrorInsufficientDriver ? "no NVIDIA driver, or one too old for this program" : cudaGetErrorString(code);
     cudaGetLastError();  // the runtime remembers it otherwise
     return 0;
 }

@@ -397,7 +397,7 @@ int Run::go() {
         settle(save || judge || dumped || step == 1 ? 0 : trainer_->depth(), prefetch.waited() - before);
         if (dumped) dump.add(batches, lr, alpha, results_->column("train", "loss").back());
         if (step == 1)
-            log::info("first update after ", duration(seconds() - start_), "; memory of rank 0: weights and optimizer ",
+            log::info("first update after ", std::round((seconds() - start_) * 10) / 10, " s; memory of rank 0: weights and optimizer ",
                       model_->state().bytes() >> 20, " MiB, gradients ", trainer_->gradient_bytes() >> 20, " MiB, activations ",
                       model_->arena().peak_bytes() >> 20, " MiB");
         if (judge) evaluate_now(step);

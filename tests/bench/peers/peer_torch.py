@@ -1,6 +1,8 @@
 """One RoFormerV2 training step in PyTorch, as fast as its own means allow: fused attention, one product for query, key and value,
 logits only at the predicted positions, LAMB over lists of tensors, optionally compiled. The work of `roformer bench`: dense
-sequences, 15 % predicted, dropout. run.py starts it; it prints one line of JSON."""
+sequences, 15 % predicted, dropout, gradients of lanes summed in f32. run.py starts it; it prints one line of JSON.
+
+On a GPU everything is drawn before the clock starts and nothing waits between updates: their times are those between events."""
 
 import argparse
 import json
@@ -92,47 +94,98 @@ def lamb(weights, gradients, m, v, lr):
     torch._foreach_sub_(weights, update)
 
 
+class Batches:
+    """Random ids, predicted rows and targets of `lanes` micro-batches an update."""
+
+    def __init__(self, a, vocab):
+        self.a, self.vocab, self.each = a, vocab, a.sequences // a.lanes
+        self.count = round(0.15 * self.each * a.length)
+
+    def draw(self):
+        a, each = self.a, self.each
+        return [(torch.randint(self.vocab, (each, a.length), device=a.device), torch.randperm(each * a.length, device=a.device)[:self.count].sort().values,
+                 torch.randint(self.vocab, (self.count,), device=a.device)) for _ in range(a.lanes)]
+
+
+class Update:
+    """Forward and backward of every lane, then the optimizer."""
+
+    def __init__(self, a, model, optimizer):
+        self.a, self.model, self.optimizer = a, model, optimizer
+        self.step, self.apply = (torch.compile(model), torch.compile(lamb)) if a.mode == "compile" else (model, lamb)
+        self.lr = torch.tensor(1e-4, device=a.device)
+        self.backward = self.optimize = 0.0  # seconds, on the CPU
+
+    def run(self, lanes):
+        self.model.zero_grad(set_to_none=True)
+        self.backward, total = 0.0, 0
+        for tokens, rows, targets in lanes:
+            with torch.autocast(self.a.device, dtype=torch.bfloat16, enabled=self.a.dtype == "bf16"):
+                loss = self.step(tokens, rows, targets) / len(lanes)
+            begin = time.perf_counter()
+            loss.backward()
+            self.backward += time.perf_counter() - begin
+            total = total + loss.detach()
+        begin = time.perf_counter()
+        self.apply(*self.optimizer.lists(), self.lr)
+        self.optimize = time.perf_counter() - begin
+        return total
+
+
+WARM_UP = 2  # memory pools, compilation
+
+
+def measure_cpu(a, update, batches):
+    rows = []
+    for i in range(a.steps + WARM_UP):
+        lanes = batches.draw()
+        begin, begin_processor = time.perf_counter(), time.process_time()
+        loss = update.run(lanes)
+        rows.append((time.perf_counter() - begin, time.process_time() - begin_processor, update.backward, update.optimize))
+    seconds, processor, backward, optimize = map(statistics.median, zip(*rows[WARM_UP:]))
+    return {"seconds": seconds, "processor_seconds": processor, "backward": backward, "update": optimize, "loss": loss.item()}
+
+
+def measure_gpu(a, update, batches):
+    drawn = [batches.draw() for _ in range(a.steps + WARM_UP)]
+    for lanes in drawn[:WARM_UP]:
+        update.run(lanes)
+    torch.cuda.synchronize()
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(a.steps + 1)]
+    begin_processor = time.process_time()
+    events[0].record()
+    for lanes, event in zip(drawn[WARM_UP:], events[1:]):
+        loss = update.run(lanes)
+        event.record()
+    torch.cuda.synchronize()
+    seconds = [begin.elapsed_time(end) / 1000 for begin, end in zip(events, events[1:])]
+    return {"seconds": statistics.median(seconds), "processor_seconds": (time.process_time() - begin_processor) / a.steps, "loss": loss.item(),
+            "memory_bytes": torch.cuda.max_memory_reserved(), "gpu": torch.cuda.get_device_name()}
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True)
-    parser.add_argument("--sequences", type=int, required=True)
+    parser.add_argument("--sequences", type=int, required=True, help="of an update")
+    parser.add_argument("--lanes", type=int, default=1, help="micro-batches of an update")
     parser.add_argument("--length", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--dtype", choices=("f32", "bf16"), required=True)
     parser.add_argument("--mode", choices=("eager", "compile"), required=True)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     a = parser.parse_args()
+    if a.sequences % a.lanes:
+        parser.error(f"--sequences {a.sequences} does not divide over --lanes {a.lanes}")
     torch.set_num_threads(a.threads)
     torch.manual_seed(1)
     with open(a.model, encoding="utf-8") as file:
         config = json.load(file)
-    model = Model(config, a.length, complex_rotation=a.mode == "eager")
-    optimizer = Lamb(model)
-    step, apply = (torch.compile(model), torch.compile(lamb)) if a.mode == "compile" else (model, lamb)
-    count = round(0.15 * a.sequences * a.length)
-    lr = torch.tensor(1e-4)
-    times, processor, backward, update, loss = [], [], [], [], None
-    for i in range(a.steps + 2):
-        tokens = torch.randint(config["vocab_size"], (a.sequences, a.length))
-        rows = torch.randperm(a.sequences * a.length)[:count].sort().values
-        targets = torch.randint(config["vocab_size"], (count,))
-        begin, begin_processor = time.perf_counter(), time.process_time()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=a.dtype == "bf16"):
-            loss = step(tokens, rows, targets)
-        forward_end = time.perf_counter()
-        model.zero_grad(set_to_none=True)
-        loss.backward()
-        backward_end = time.perf_counter()
-        apply(*optimizer.lists(), lr)
-        if i >= 2:  # warm: memory pools, compilation
-            times.append(time.perf_counter() - begin)
-            processor.append(time.process_time() - begin_processor)
-            backward.append(backward_end - forward_end)
-            update.append(time.perf_counter() - backward_end)
-    median = statistics.median(times)
-    print(json.dumps({"seconds": median, "processor_seconds": statistics.median(processor), "tokens_per_second": a.sequences * a.length / median, "backward": statistics.median(backward),
-                      "update": statistics.median(update), "loss": loss.item(), "parameters": sum(p.numel() for p in model.parameters()),
-                      "version": torch.__version__}))
+    model = Model(config, a.length, complex_rotation=a.mode == "eager").to(a.device)
+    update = Update(a, model, Lamb(model))
+    result = (measure_gpu if a.device == "cuda" else measure_cpu)(a, update, Batches(a, config["vocab_size"]))
+    print(json.dumps({**result, "tokens_per_second": a.sequences * a.length / result["seconds"],
+                      "parameters": sum(p.numel() for p in model.parameters()), "version": torch.__version__}))
 
 
 if __name__ == "__main__":

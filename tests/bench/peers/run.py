@@ -22,8 +22,8 @@ def has_bf16():
 
 def run_ours(a, dtype):
     output = a.folder / "bench.h5"
-    settings = {"model": a.model, "batch.sequences": a.sequences, "batch.max_length": a.length, "parallel.threads": a.threads, "steps": a.steps,
-                "dtype": dtype, "output": output}
+    settings = {"model": a.model, "batch.sequences": a.sequences, "batch.max_length": a.length, "batch.lanes": a.lanes, "parallel.threads": a.threads,
+                "steps": a.steps, "device": a.device, "dtype": dtype, "output": output}
     command = [a.roformer, "bench", *(word for key, value in settings.items() for word in ("--set", f"{key}={value}"))]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
@@ -37,7 +37,7 @@ def run_ours(a, dtype):
 def run_peer(a, dtype, mode):
     """None where the variant does not run (no compiler, say)."""
     command = [sys.executable, HERE / "peer_torch.py", "--model", a.model, "--sequences", a.sequences, "--length", a.length, "--threads", a.threads,
-               "--steps", a.steps, "--dtype", dtype, "--mode", mode]
+               "--steps", a.steps, "--dtype", dtype, "--mode", mode, "--device", a.device, "--lanes", a.lanes]
     # Big blocks stay with the process instead of going back to the kernel page by page: worth some per cent to PyTorch.
     own = {"OMP_NUM_THREADS": str(a.threads), "MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
            "MALLOC_TOP_PAD_": str(64 << 20), "TORCHINDUCTOR_CACHE_DIR": str(a.folder / "compiled")}
@@ -60,7 +60,9 @@ def main():
     parser.add_argument("--steps", type=int, default=7, help="measured updates a process")
     parser.add_argument("--model", type=pathlib.Path, default=SOURCE / "inputs/model/small.json")
     parser.add_argument("--sequences", type=int, default=8)
+    parser.add_argument("--lanes", type=int, default=1, help="micro-batches of an update")
     parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--patience", type=int, default=600, help="seconds for one process of the peer")
     parser.add_argument("--modes", nargs="+", default=["eager", "compile"], choices=["eager", "compile"])
@@ -68,7 +70,7 @@ def main():
     a = parser.parse_args()
     if not a.roformer.exists():
         sys.exit(f"{a.roformer} is missing: cmake --preset cpu-release && cmake --build --preset cpu-release")
-    dtypes = ["f32", "bf16"] if has_bf16() else ["f32"]
+    dtypes = ["bf16"] if a.device == "cuda" else ["f32", "bf16"] if has_bf16() else ["f32"]
 
     # One process of each variant first; the rounds are between the fastest of both sides.
     trial = {(dtype, mode): result for dtype in dtypes for mode in a.modes if (result := run_peer(a, dtype, mode))}
@@ -92,14 +94,17 @@ def main():
     middle = lambda rows, key: statistics.median(row[key] for row in rows)
     ratios = [p["seconds"] / o["seconds"] for o, p in zip(ours, peer)]
     processor_ratios = [p["processor_seconds"] / o["processor_seconds"] for o, p in zip(ours, peer)]
-    print(f"\n{ours[0]['processor']}; {a.threads} threads; {a.model.stem}, {a.sequences} x {a.length}, dropout on, LAMB; "
+    print(f"\n{ours[0]['processor']}; {a.threads} threads; {a.model.stem}, {a.sequences} x {a.length} in {a.lanes} lanes, dropout on, LAMB; "
           f"medians of {a.rounds} rounds of {a.steps} updates\n")
     print("| program | dtype | update s | forward | backward | optimizer | tokens/s | ratio | processor s | ratio |\n"
           "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     names = (f"roformer | {ours_dtype}", f"PyTorch {peer[0]['version']} {mode} | {dtype}")
     for name, rows, ratio, processor_ratio in zip(names, (ours, peer), (statistics.median(ratios), 1), (statistics.median(processor_ratios), 1)):
-        whole, backward, update = (middle(rows, key) for key in ("seconds", "backward", "update"))
-        print(f"| {name} | {whole:.3f} | {whole - backward - update:.3f} | {backward:.3f} | {update:.3f} | {middle(rows, 'tokens_per_second'):.0f} | {ratio:.2f} | "
+        whole = middle(rows, "seconds")
+        # On a GPU nothing waits within an update, so its parts have no times.
+        backward, update = (middle(rows, key) if a.device == "cpu" else None for key in ("backward", "update"))
+        parts = "| | |" if backward is None else f"| {whole - backward - update:.3f} | {backward:.3f} | {update:.3f} |"
+        print(f"| {name} | {whole:.3f} {parts} {middle(rows, 'tokens_per_second'):.0f} | {ratio:.2f} | "
               f"{middle(rows, 'processor_seconds'):.3f} | {processor_ratio:.2f} |")
     for what, values in (("wall", ratios), ("processor time", processor_ratios)):
         print(f"{what}, ratios of the rounds: {' '.join(f'{r:.2f}' for r in values)}")
