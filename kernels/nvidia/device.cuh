@@ -62,7 +62,14 @@ template <class T> __device__ inline T shuffle(T value, int from_lane) { return 
 
 /// One access of sizeof(T) bytes (a number or a Pack), aligned to it.
 template <class T> __device__ inline T load(const T* p) { return *p; }
-template <class T> __device__ inline void store(T* p, const T& value) { *p = value; }
+template <class T> __device__ inline void store(T* p, const T& value) {
+    if constexpr (sizeof(T) == 16) {  // left to itself the compiler sometimes writes 4 bytes at a time
+        const auto w = __builtin_bit_cast(uint4, value);
+        asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(w.x), "r"(w.y), "r"(w.z), "r"(w.w) : "memory");
+    } else {
+        *p = value;
+    }
+}
 template <class T> __device__ inline T load_shared(const T* p) { return *p; }
 template <class T> __device__ inline void store_shared(T* p, const T& value) { *p = value; }
 
