@@ -6,24 +6,16 @@
 #include "core/stream.hpp"
 #include "kernels/dropout.hpp"
 #include "tests/kernels/check_close.hpp"
+#include "tests/kernels/needs_gpu.hpp"
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <random>
 #include <vector>
 
 namespace rf::test {
-
-/// Without a GPU a program of this kind is skipped.
-struct NeedsGpu {
-    NeedsGpu() {
-        if (cuda::device_count() == 0) std::exit(77);
-    }
-};
-BOOST_TEST_GLOBAL_FIXTURE(NeedsGpu);
 
 /// Both devices' streams, and (`repeats`) the GPU's a second time: the order of its threads must not change a bit.
 struct Streams {
