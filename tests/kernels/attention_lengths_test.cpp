@@ -9,8 +9,8 @@ using namespace rf::test;
 
 namespace {
 
-/// All lengths to 520. The time of emulated ones grows with their square: there the seeds 0 to `seeds` - 1 share the lengths above
-/// `short_ones` between them, and each has all below, which leave every remainder in a tile.
+/// All lengths to 520. The time of emulated ones grows with their square: there the seeds 0 to `seeds` - 1 would share those above
+/// `short_ones` between them (five seeds are run), and each has all below, which leave every remainder in a tile.
 std::vector<std::int64_t> lengths_to_520(std::int64_t short_ones, std::int64_t seeds) {
     const char* seed = std::getenv("RF_EMULATOR_SEED");
     std::vector<std::int64_t> lengths;
