@@ -85,21 +85,18 @@ __global__ void __launch_bounds__(threads) softmax_stats_kernel(const float* log
     store(stats + std::int64_t{m} * 3 + i, static_cast<float>((share.id < v ? share.id : 0) + first_id));  // 0: nothing but NaN
 }
 
-/// One thread a row; parts in rank order.
+/// One thread a row; parts in rank order, each read once.
 __global__ void __launch_bounds__(threads) join_softmax_stats_kernel(const float* parts, float* whole, int ranks, int m) {
     const int i = static_cast<int>(blockIdx.x) * threads + static_cast<int>(threadIdx.x);
     if (i >= m) return;
-    const auto part = [&](int rank, int what) { return load(parts + (std::int64_t{rank} * 4 + what) * m + i); };
-    float maximum = part(0, 0), id = part(0, 3), sum = 0, target = 0;
-    for (int r = 1; r < ranks; ++r) {
-        const float other = part(r, 0);
-        if (other > maximum) maximum = other, id = part(r, 3);
-    }
+    Share share;
+    float target = 0;
     for (int r = 0; r < ranks; ++r) {
-        sum += part(r, 1) * exp_fast(part(r, 0) - maximum);
-        target += part(r, 2);
+        const auto part = [&](int what) { return load(parts + (std::int64_t{r} * 4 + what) * m + i); };
+        share.join({part(0), part(1), static_cast<int>(part(3))});
+        target += part(2);
     }
-    const float joined[4] = {maximum, sum, target, id};
+    const float joined[4] = {share.maximum, share.sum, target, static_cast<float>(share.id)};
     for (int what = 0; what < 4; ++what) store(whole + std::int64_t{what} * m + i, joined[what]);
 }
 

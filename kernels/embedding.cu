@@ -104,11 +104,13 @@ __global__ void __launch_bounds__(32 * warps) embedding_pieces_kernel(Scatter<T>
         else
             after = middle;
     }
-    while (place < end && group < a.groups) {
-        const int first = load(a.begin + group), last = load(a.begin + group + 1);
+    // A window has at most 8 groups, for empty ones stand behind all others: one access finds where they begin.
+    const int bound = lane() <= window && group + lane() <= a.groups ? load(a.begin + group + lane()) : a.count;
+    for (int i = 0; place < end && i < window;) {
+        const int first = shuffle(bound, i), last = shuffle(bound, i + 1);
         const int piece = first + (std::max(place - first, 0) + piece_tokens - 1) / piece_tokens * piece_tokens;
         if (piece >= last) {
-            ++group;
+            ++i;
             place = std::max(place, last);
             continue;
         }

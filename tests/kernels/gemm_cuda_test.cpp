@@ -6,8 +6,8 @@
 #include "core/device_memory.hpp"
 #include "core/philox.hpp"
 #include "tests/kernels/check_close.hpp"
+#include "tests/kernels/needs_gpu.hpp"
 
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <vector>
@@ -16,14 +16,6 @@ using namespace rf;
 using namespace rf::test;
 
 namespace {
-
-/// Without a GPU this program is skipped.
-struct NeedsGpu {
-    NeedsGpu() {
-        if (cuda::device_count() == 0) std::exit(77);
-    }
-};
-BOOST_TEST_GLOBAL_FIXTURE(NeedsGpu);
 
 struct Case {
     std::int64_t m, n, k;

@@ -53,7 +53,7 @@ void check_case(const Run& k) {
                                   .segments = segments.on(stream)};
         };
         const Twin sums(s, {n, 3}, Dtype::f64, 3), groups(s, {3, 3}, Dtype::f64, 4), rates(s, {3}, Dtype::f64, 5);
-        const Twin control(s, {control_slots}, Dtype::f64, [&](std::int64_t i) { return i == control_lr ? 0.01 : k.correction; });
+        const Twin control(s, {control_slots}, Dtype::f64, [&](std::int64_t i) { return i == control_lr ? 0.01 : i == control_stopped ? 0 : k.correction; });
         const std::int32_t first[] = {0, 3, 4, 5};
         const Twin begin(s, {4}, Dtype::i32, [&](std::int64_t i) { return first[i]; }), counted(s, {3}, Dtype::u8, [](std::int64_t) { return 1; });
         const MomentRule rule;
@@ -65,6 +65,7 @@ void check_case(const Run& k) {
         sums.check(1e-12, "sums");
         groups.check(1e-12, "groups");
         control.check(1e-12, "control");
+        const double weight_before = weight.at(0);
         s.run([&](Stream& stream) {
             update_moments(stream, on(stream), rule, control.on(stream), sums.on(stream));
             join_sums(stream, {.sums = sums.on(stream), .group_begin = begin.on(stream), .counted = counted.on(stream), .groups = groups.on(stream)});
@@ -77,6 +78,7 @@ void check_case(const Run& k) {
         groups.check(1e-5, "groups");
         rates.check(1e-5, "rates");
         weight.check("weight");
+        BOOST_TEST((weight.at(0) == weight_before) == (k.not_finite_at >= 0), "the update was not what this case is about");
     }
 }
 

@@ -131,7 +131,8 @@ BOOST_AUTO_TEST_CASE(the_first_position_and_all_values_stay_as_they_are) {
                 const auto at = [&](std::int64_t part, std::int64_t c) { return qkv[static_cast<std::size_t>(((t * 3 + part) * heads + h) * channels + c)]; };
                 double product = 0;
                 for (std::int64_t c = 0; c < channels; ++c) {
-                    BOOST_TEST(y[static_cast<std::size_t>((t * heads + h) * channels + c)] == at(2, c));
+                    // A GPU divides by the probability it multiplied with: 1 but for the rounding of its exponential.
+                    check_close(y[static_cast<std::size_t>((t * heads + h) * channels + c)], at(2, c), on.device == Device::cpu ? 0 : on.tolerance(1));
                     product += at(0, c) * at(1, c);
                 }
                 check_close(sums[static_cast<std::size_t>(h * tokens + t)], product, on.wide_tolerance(channels));
