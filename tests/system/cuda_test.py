@@ -44,6 +44,18 @@ def test_data_ranks_seeds_and_graphs_give_the_same_bits():
     assert state("one") == state("eager") == state("two") == state("four")
 
 
+def test_bf16_on_tensor_cores_follows_the_cpu_and_keeps_its_bits():
+    prepare()
+    # Heads of 64 take the kernels for tensor cores. Devices round the same values in another order: the loss, a mean over
+    # hundreds of targets, stays well inside one last place of bf16.
+    wide = dict(dtype="bf16", steps=3, model__hidden_size=128, model__num_attention_heads=2)
+    run("pretrain", *small("wide_cpu", device="cpu", **wide))
+    run("pretrain", *small("wide_gpu", **wide), env=seeded(15))
+    close("wide_cpu", "wide_gpu", 2**-8)
+    run("pretrain", *small("wide_two", **wide), ranks=2, env=seeded(16))
+    assert state("wide_gpu") == state("wide_two")
+
+
 def test_tensor_ranks_follow_the_same_curve():
     prepare()
     run("pretrain", *small("whole"))
