@@ -50,6 +50,8 @@ struct Memory {
 
 Memory& memory() {
     static Memory m;
+    static const int at_end = std::atexit(check_guards);  // after m was made, so before it goes
+    static_cast<void>(at_end);
     return m;
 }
 
@@ -106,7 +108,6 @@ void on_fault(int, siginfo_t* info, void* context) {
 
 void watch_faults() {
     static const bool watching = [] {
-        std::atexit([] { check_guards(); });
         static char stack[128 << 10];
         const stack_t other{.ss_sp = stack, .ss_flags = 0, .ss_size = sizeof stack};
         sigaltstack(&other, nullptr);
