@@ -120,6 +120,8 @@ class Tree:
             os.makedirs(os.path.dirname(there), exist_ok=True)
             shutil.copyfile(here, there)
             shutil.copymode(here, there)
+            if os.path.basename(file) == "CMakeLists.txt":
+                os.utime(os.path.join(self.root, "CMakeLists.txt"))  # ninja configures anew, also where a folder is new
 
     def write(self, file, text):
         with open(os.path.join(self.root, file), "w", encoding="utf-8") as f:
@@ -133,7 +135,7 @@ class Tree:
         if not os.path.exists(os.path.join(self.folder(build), "build.ninja")):
             subprocess.run(["cmake", "--preset", build], cwd=self.root, check=True, stdout=subprocess.DEVNULL)
         done = subprocess.run(["ninja", f"-j{self.jobs}", "-C", self.folder(build), target_of(test)], capture_output=True, text=True)
-        return None if done.returncode == 0 else done.stdout
+        return None if done.returncode == 0 else done.stdout + done.stderr
 
     def command(self, build, test):
         if (build, test) not in self.known:
