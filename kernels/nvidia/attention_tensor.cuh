@@ -154,11 +154,11 @@ __device__ inline float quad_max(float x) {
 /// Row of this lane's accumulators: half 0 or 1 of tile m, counted from the warp's first line.
 __device__ inline int warp_line(int m, int half) { return 16 * m + 8 * half + (lane() >> 2); }
 
-/// Writes a warp's 32 rows of accumulators as rows of bf16, through its own lines of a tile that is no longer needed.
+/// Writes a warp's 32 rows of accumulators as rows of bf16, through its own lines of a tile that is no longer needed. Its last
+/// readers took left operands from it, whose fragments lie as accumulators do: a lane writes only where it alone has read.
 template <class Order, int N>
 __device__ inline void put(Tile<N>& tile, const Accumulator (&x)[2][8], bfloat16* to, std::int64_t stride, int first, int length) {
     const int own = warp() * warp_rows;
-    warp_barrier();
 #pragma unroll
     for (int m = 0; m < 2; ++m)
 #pragma unroll

@@ -38,12 +38,12 @@ Staging::Staging(Device device, std::size_t pieces) : device_(device) {
     for (std::size_t i = 0; i < pieces; ++i) pieces_.push_back({Buffer(), Event(device)});
 }
 
-std::byte* Staging::next(std::int64_t bytes) {
+Staging::Piece& Staging::next(std::int64_t bytes) {
     at_ = (at_ + 1) % pieces_.size();
     Piece& piece = pieces_[at_];
     piece.copied.wait();
     if (piece.memory.size() < bytes) piece.memory = Buffer::staging(bytes + bytes / 2, device_);
-    return piece.memory.data();
+    return piece;
 }
 
 void DeviceBatch::load(Stream& stream, Staging& staging, const PackedBatch& batch, const BatchSizes& sizes, IdGroups groups) {
@@ -83,14 +83,15 @@ void DeviceBatch::load(Stream& stream, Staging& staging, const PackedBatch& batc
         part.begin = total;
         total += (part.size + 31) / 32 * 32;
     }
-    auto* host = reinterpret_cast<std::int32_t*>(staging.next(total * 4));
-    for (const Part& part : parts) {
-        auto* end = std::copy(part.values->begin(), part.values->end(), host + part.begin);
-        std::fill(end, host + part.begin + part.size, part.filler);
-    }
     if (memory_.size() < total * 4) memory_ = Buffer(total * 4, stream.device());
-    copy(stream, rf::view(host, {total}), memory_.tensor({total}, Dtype::i32));
-    staging.sent(stream);
+    staging.pass(stream, total * 4, [&](std::byte* piece) {
+        auto* host = reinterpret_cast<std::int32_t*>(piece);
+        for (const Part& part : parts) {
+            auto* end = std::copy(part.values->begin(), part.values->end(), host + part.begin);
+            std::fill(end, host + part.begin + part.size, part.filler);
+        }
+        copy(stream, rf::view(host, {total}), memory_.tensor({total}, Dtype::i32));
+    });
     const auto at = [&](int i) { return memory_.tensor({parts[i].size}, Dtype::i32, parts[i].begin * 4); };
     view_ = {.ids = at(0),
              .segments = {},

@@ -26,15 +26,21 @@ struct BatchSizes {
 class Staging {
 public:
     Staging(Device device, std::size_t pieces);
-    /// The next piece, at least `bytes` long. `sent` must follow when the copies from it are on the stream.
-    std::byte* next(std::int64_t bytes);
-    void sent(const Stream& stream) { pieces_[at_].copied.record(stream); }
+    /// Hands the next piece, at least `bytes` long, to `send(memory)`, which writes there and puts copies from it on the stream.
+    template <class Send>
+    void pass(const Stream& stream, std::int64_t bytes, const Send& send) {
+        Piece& piece = next(bytes);
+        send(piece.memory.data());
+        piece.copied.record(stream);
+    }
 
 private:
     struct Piece {
         Buffer memory;
         Event copied;
     };
+    Piece& next(std::int64_t bytes);
+
     Device device_;
     std::vector<Piece> pieces_;
     std::size_t at_ = 0;

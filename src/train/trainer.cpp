@@ -78,12 +78,13 @@ void MlmTrainer::launch(const std::vector<PackedBatch>& batches, std::int64_t up
     // This update's numbers to the device: the step reads them when it runs, so a captured one can be replayed.
     const Optimizer::Numbers numbers = optimizer_.numbers(update, lr);
     const double given[step_scalars + 3] = {alpha, pending.factor, numbers.lr, numbers.correction1, numbers.correction2};
-    auto* staged = reinterpret_cast<double*>(model_.staging().next(sizeof given));
-    std::copy(std::begin(given), std::end(given), staged);
     const Tensor scalars = scalars_.tensor({step_scalars}, Dtype::f64);
-    copy(stream, view(std::as_const(staged), {step_scalars}), scalars);
-    copy(stream, view(std::as_const(staged) + step_scalars, {3}), optimizer_.control().part(control_lr, {3}));
-    model_.staging().sent(stream);
+    model_.staging().pass(stream, sizeof given, [&](std::byte* piece) {
+        auto* staged = reinterpret_cast<double*>(piece);
+        std::copy(std::begin(given), std::end(given), staged);
+        copy(stream, view(std::as_const(staged), {step_scalars}), scalars);
+        copy(stream, view(std::as_const(staged) + step_scalars, {3}), optimizer_.control().part(control_lr, {3}));
+    });
 
     const Tensor all = all_sums_.tensor({lanes_, 2}, Dtype::f64), one = lane_sums_.tensor({2}, Dtype::f64);
     fill_zero(stream, all);

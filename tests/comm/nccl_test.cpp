@@ -169,6 +169,21 @@ BOOST_AUTO_TEST_CASE(groups_on_different_streams_do_not_wait_for_each_other) {
     ranks().barrier();
 }
 
+BOOST_AUTO_TEST_CASE(what_is_waited_for_is_done) {
+    const std::unique_ptr<Communicator> self = make_self_communicator();
+    for (Communicator* group : {&ranks(), self.get()}) {
+        Stream stream(Device::cuda);
+        const OnGpu<float> x(stream, std::vector<float>(100, 1));
+        const Buffer host = Buffer::staging(x.memory.size(), Device::cuda);
+        for (int round = 1; round < 4; ++round) {
+            group->all_reduce(stream, x.tensor(), ReduceOp::sum);
+            cuda::copy(stream.handle(), x.memory.data(), host.data(), host.size());
+            group->wait(stream);
+            BOOST_TEST(*reinterpret_cast<const float*>(host.data()) == std::pow(group->size(), round));
+        }
+    }
+}
+
 BOOST_AUTO_TEST_CASE(host_tensors_go_by_mpi) {
     Stream host;
     double x = 1;

@@ -35,6 +35,7 @@ constexpr std::size_t stack_bytes = 256 << 10, page = 4096;
 constexpr std::size_t fiber_sets = races::watched ? 4 : 1;  // blocks take turns: races between them hide behind equal fibers
 constexpr std::uint64_t sector_bytes = 32;
 constexpr std::uint64_t bank_bytes = 4, banks = 32;
+constexpr std::size_t instruction_bytes = 16;
 
 enum class State { ready, at_warp, at_block, done };
 
@@ -467,13 +468,16 @@ void note_access(const void* address, std::size_t bytes, std::size_t alignment, 
     if (!m.counting) return;
     const races::Quiet quiet;
     Fiber& f = *m.current;
-    const std::uint64_t nth = f.occurrence[where.file_name()][where.line() * 256 + where.column() % 256]++;
-    WarpAccess& access = m.accesses[{f.thread.warp, where.file_name(), where.line() * 256 + where.column() % 256, nth}];
-    access.kind = kind;
-    access.bytes = bytes;
-    access.where = where;
-    access.address[static_cast<std::size_t>(f.thread.lane)] = a;
-    access.lanes |= 1U << f.thread.lane;
+    // Of wider types the compiler makes several instructions: none moves more than 16 bytes a lane.
+    for (std::size_t at = 0; at < bytes; at += instruction_bytes) {
+        const std::uint64_t nth = f.occurrence[where.file_name()][where.line() * 256 + where.column() % 256]++;
+        WarpAccess& access = m.accesses[{f.thread.warp, where.file_name(), where.line() * 256 + where.column() % 256, nth}];
+        access.kind = kind;
+        access.bytes = std::min(bytes - at, instruction_bytes);
+        access.where = where;
+        access.address[static_cast<std::size_t>(f.thread.lane)] = a + at;
+        access.lanes |= 1U << f.thread.lane;
+    }
 }
 
 void count_flops(std::uint64_t flops) {

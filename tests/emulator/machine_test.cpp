@@ -6,6 +6,8 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <source_location>
+#include <tuple>
 
 using namespace rf::emulator;
 namespace wrong = rf::wrong;
@@ -121,4 +123,22 @@ BOOST_AUTO_TEST_CASE(counters_of_a_kernel) {
     BOOST_TEST(c.shared_accesses == 3 * 2 * 6);
     BOOST_TEST(c.shared_wavefronts == c.shared_ideal);
     BOOST_TEST(c.conflicts.empty());
+}
+
+BOOST_AUTO_TEST_CASE(shared_accesses_go_in_groups_of_lanes) {
+    // Each lane asks for neighbouring bytes; of more than 16 the compiler makes two instructions, here with a step between lanes.
+    const auto wavefronts = [](std::size_t bytes) {
+        count(true);
+        reset_counters();
+        static std::byte memory[32 * 32];
+        run_grid({.name = "access", .grid = dim3(1), .block = dim3(32)},
+                 [bytes] { note_access(memory + bytes * static_cast<std::size_t>(this_thread().lane), bytes, 1, Access::shared_load, std::source_location::current()); });
+        const Counters& c = counters().at("access");
+        count(false);
+        return std::tuple(c.shared_accesses, c.shared_wavefronts, c.shared_ideal);
+    };
+    BOOST_TEST((wavefronts(4) == std::tuple(1, 1, 1)));
+    BOOST_TEST((wavefronts(8) == std::tuple(1, 2, 2)));
+    BOOST_TEST((wavefronts(16) == std::tuple(1, 4, 4)));
+    BOOST_TEST((wavefronts(32) == std::tuple(2, 2 * 4 * 2, 2 * 4)));  // lanes i and i + 4 share banks
 }

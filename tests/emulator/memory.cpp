@@ -50,6 +50,8 @@ struct Memory {
 
 Memory& memory() {
     static Memory m;
+    static const int at_end = std::atexit(check_guards);  // after m was made, so before it goes
+    static_cast<void>(at_end);
     return m;
 }
 
@@ -151,6 +153,13 @@ void check_canaries(const Allocation& a) {
 }
 
 }  // namespace
+
+void check_guards() {
+    open_device_memory(true);
+    for (const auto& [begin, a] : memory().device)
+        if (a.live) check_canaries(a);
+    open_device_memory(false);
+}
 
 void open_device_memory(bool open) {
     Memory& m = memory();
@@ -278,22 +287,14 @@ cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
     return cudaSuccess;
 }
 
-/// On the legacy stream: it waits for no other stream of the program, all of which are non-blocking.
+/// On the legacy stream: it waits for no other stream of the program, all of which are non-blocking. The host waits for it.
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind) {
     refuse_in_capture("cudaMemcpy");
     maybe_run();
+    finish_legacy_work();
     check_copy("cudaMemcpy", to, from, bytes, false);
     open_device_memory(true);
     std::memmove(to, from, bytes);
-    open_device_memory(false);
-    return cudaSuccess;
-}
-
-cudaError_t cudaMemset(void* p, int value, std::size_t bytes) {
-    refuse_in_capture("cudaMemset");
-    if (!is_device_range(p, bytes)) report("cudaMemset outside of device memory");
-    open_device_memory(true);
-    std::memset(p, value, bytes);
     open_device_memory(false);
     return cudaSuccess;
 }
@@ -324,6 +325,12 @@ cudaError_t cudaMemsetAsync(void* p, int value, std::size_t bytes, cudaStream_t 
         std::memset(p, value, bytes);
     });
     return cudaSuccess;
+}
+
+/// On the legacy stream, and of device memory: the host does not wait, nor does any stream of the program.
+cudaError_t cudaMemset(void* p, int value, std::size_t bytes) {
+    refuse_in_capture("cudaMemset");
+    return cudaMemsetAsync(p, value, bytes, legacy_stream());
 }
 
 }  // extern "C"

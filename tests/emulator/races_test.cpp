@@ -77,6 +77,12 @@ BOOST_AUTO_TEST_CASE(streams) {
             cudaMemcpyAsync(p.y, p.x, bytes, cudaMemcpyDefault, p.other);
         },
         {"a race; its later access is of the host or a stream's copy", "memset", "memmove"});
+    check_race(
+        [](Sample& p) {
+            cudaMemset(p.y, 0, bytes);
+            wrong::add(p.stream, p.y, n, 1);
+        },
+        {"data race", "memset"});
     // An event before the work it should wait for.
     check_race(
         [](Sample& p) {

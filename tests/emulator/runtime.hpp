@@ -28,6 +28,11 @@ void open_device_memory(bool open);
 cudaError_t fail_with(cudaError_t code);
 /// Runs everything that is queued; the host knows then that all is done.
 void finish_all_work();
+/// The stream of calls that name none. The program's streams do not wait for it, nor it for them.
+cudaStream_t legacy_stream();
+void finish_legacy_work();
+/// Reports what was written beside live allocations of device memory.
+void check_guards();
 /// Reports `call` when a stream is being captured: what it does cannot be part of a graph.
 void refuse_in_capture(const char* call);
 /// One queued operation, if one can run: for a host that waits for something else (host_waits.cpp).

@@ -4,6 +4,7 @@
 #include "emulator/runtime.hpp"
 #include "emulator/wrong_kernels.hpp"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -36,6 +37,20 @@ void forked(Sample& p, cudaEvent_t fork, cudaEvent_t join) {
 
 void check_doubled(const float* host, float more) {
     for (int i = 0; i < n; ++i) BOOST_TEST(host[i] == 2 * static_cast<float>(i + 1) + more);
+}
+
+cudaStream_t make_stream() {
+    cudaStream_t stream = nullptr;
+    require(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    return stream;
+}
+
+/// What follows on `then` waits for what is on `first` now.
+void order(cudaStream_t first, cudaStream_t then) {
+    cudaEvent_t event = make_event();
+    require(cudaEventRecord(event, first));
+    require(cudaStreamWaitEvent(then, event, 0));
+    require(cudaEventDestroy(event));
 }
 
 cudaGraphExec_t capture(Sample& p, const std::function<void()>& body) {
@@ -97,6 +112,49 @@ BOOST_AUTO_TEST_CASE(a_captured_graph_is_right_at_every_replay) {
     }
 }
 
+BOOST_AUTO_TEST_CASE(launches_of_one_graph_follow_each_other) {
+    for (int seed = 0; seed < seeds; ++seed) {
+        set_seed(static_cast<std::uint64_t>(seed));
+        Sample p;
+        int inside = 0, most = 0;
+        cudaGraphExec_t graph = capture(p, [&] {
+            enqueue(p.stream, "begin", [&] { most = std::max(most, ++inside); });
+            enqueue(p.stream, "end", [&] { --inside; });
+        });
+        for (int again = 0; again < 3; ++again) {
+            require(cudaGraphLaunch(graph, p.stream));
+            require(cudaGraphLaunch(graph, p.other));
+        }
+        require(cudaDeviceSynchronize());
+        BOOST_TEST(most == 1);
+        BOOST_TEST(inside == 0);
+        require(cudaGraphExecDestroy(graph));
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_fork_may_be_joined_over_another) {
+    for (int seed = 0; seed < seeds; ++seed) {
+        set_seed(static_cast<std::uint64_t>(seed));
+        Sample p;
+        cudaStream_t third = make_stream();
+        cudaEvent_t unused = make_event();
+        cudaGraphExec_t graph = capture(p, [&] {
+            order(p.stream, p.other);
+            wrong::twice(p.other, p.x, p.y, Sample::blocks);
+            order(p.other, third);
+            require(cudaEventRecord(unused, p.other));
+            wrong::add(third, p.y, n, 1);
+            order(third, p.stream);
+        });
+        require(cudaGraphLaunch(graph, p.stream));
+        require(cudaStreamSynchronize(p.stream));
+        check_doubled(p.download(p.y).data(), 1);
+        require(cudaGraphExecDestroy(graph));
+        require(cudaEventDestroy(unused));
+        require(cudaStreamDestroy(third));
+    }
+}
+
 BOOST_AUTO_TEST_CASE(polling_gets_on) {
     for (int seed = 0; seed < seeds; ++seed) {
         set_seed(static_cast<std::uint64_t>(seed));
@@ -133,6 +191,29 @@ BOOST_AUTO_TEST_CASE(work_runs_late_and_streams_in_any_order) {
     BOOST_TEST(late > 0);
 }
 
+BOOST_AUTO_TEST_CASE(a_wait_is_for_the_record_before_it) {
+    for (int seed = 0; seed < seeds; ++seed) {
+        set_seed(static_cast<std::uint64_t>(seed));
+        Sample p;
+        cudaStream_t third = make_stream();
+        cudaEvent_t event = make_event();
+        bool arrived = false, passed = false;
+        enqueue_transfer(p.stream, "transfer", [&] { return [&] { return arrived; }; });
+        require(cudaEventRecord(event, p.stream));
+        require(cudaStreamWaitEvent(third, event, 0));
+        enqueue(third, "after the first record", [&] { passed = true; });
+        require(cudaEventRecord(event, p.other));
+        require(cudaEventSynchronize(event));
+        for (int again = 0; again < 10; ++again) cudaStreamQuery(third);
+        BOOST_TEST(!passed);
+        arrived = true;
+        require(cudaStreamSynchronize(third));
+        BOOST_TEST(passed);
+        require(cudaEventDestroy(event));
+        require(cudaStreamDestroy(third));
+    }
+}
+
 BOOST_AUTO_TEST_CASE(other_streams_go_on_while_a_transfer_is_under_way) {
     Sample p;
     bool arrived = false;
@@ -155,6 +236,22 @@ BOOST_AUTO_TEST_CASE(pinned_memory_read_before_the_copy_is_waited_for) {
         BOOST_TEST(p.host[0] == 1);
     }
     BOOST_TEST(poisoned > seeds / 2);
+}
+
+BOOST_AUTO_TEST_CASE(memory_filled_on_no_stream_and_not_waited_for) {
+    int late = 0;
+    for (int seed = 0; seed < seeds; ++seed) {
+        set_seed(static_cast<std::uint64_t>(seed));
+        Sample p;
+        require(cudaMemset(p.y, 0, bytes));
+        wrong::add(p.stream, p.y, n, 1);
+        late += p.download(p.y)[0] != 1;
+        require(cudaMemset(p.y, 0, bytes));
+        require(cudaDeviceSynchronize());
+        wrong::add(p.stream, p.y, n, 1);
+        BOOST_TEST(p.download(p.y)[0] == 1);
+    }
+    BOOST_TEST(late > 0);
 }
 
 BOOST_AUTO_TEST_CASE(staging_memory_overwritten_too_early) {
@@ -258,6 +355,20 @@ BOOST_AUTO_TEST_CASE(what_cannot_be_captured) {
     }, "a forked stream was not joined");
     check_report([] {
         Sample p;
+        cudaStream_t third = make_stream();
+        capture(p, [&] {  // joined by a stream that is not
+            order(p.stream, p.other);
+            wrong::add(p.other, p.y, n, 1);
+            order(p.other, third);
+        });
+    }, {"a forked stream was not joined"});
+    check_in_capture([](Sample& p) {  // joined, then at work again
+        order(p.stream, p.other);
+        order(p.other, p.stream);
+        wrong::add(p.other, p.y, n, 1);
+    }, "a forked stream was not joined");
+    check_report([] {
+        Sample p;
         cudaEvent_t event = make_event();
         capture(p, [&] { cudaEventRecord(event, p.stream); });
         cudaStreamWaitEvent(p.other, event, 0);
@@ -285,6 +396,7 @@ BOOST_AUTO_TEST_CASE(streams_that_are_stuck_or_gone) {
         cudaStreamSynchronize(stream);
     }, {"cudaStreamSynchronize on a stream that does not exist"});
     check_report([] { Sample p; wrong::add(nullptr, p.y, n, 1); }, {"add on the default stream"});
+    check_report([] { Sample p; cudaStreamWaitEvent(p.stream, make_event(), 0); }, {"cudaStreamWaitEvent: the event was never recorded"});
 }
 
 BOOST_AUTO_TEST_CASE(memory_and_devices_are_as_the_environment_says) {
@@ -323,7 +435,20 @@ BOOST_AUTO_TEST_CASE(bytes_just_outside_of_memory) {
 #ifdef __SANITIZE_ADDRESS__
     check_report(touch(Mistake::none), {"an access that the address sanitizer does not allow", "[kernel twice, block (0, 0, 0), thread (63, 0, 0)]", "ERROR: AddressSanitizer", "WRITE of size 4", "wrong_kernels.cu"});
 #else
-    check_report(touch(Mistake::none), {"device work wrote 1 bytes past the end of 252 bytes of device memory"});
+    constexpr const char* written = "device work wrote 1 bytes past the end of 252 bytes of device memory";
+    check_report(touch(Mistake::none), {written});
+    const auto touch_and = [](const std::function<void()>& then) {
+        return [then] {
+            static Sample p;
+            float* y = nullptr;
+            cudaMalloc(reinterpret_cast<void**>(&y), 252);
+            wrong::twice(p.stream, p.x, y, 1);
+            cudaStreamSynchronize(p.stream);
+            then();
+        };
+    };
+    check_report(touch_and([] { cudaDeviceSynchronize(); }), {written});
+    check_report(touch_and([] { std::exit(0); }), {written});
 #endif
     check_report(touch(Mistake::write_past_end), {"device work touches", "5 bytes past the end of 252 bytes", "[kernel twice, block (0, 0, 0), thread (5, 0, 0)]"});
     check_report([] {

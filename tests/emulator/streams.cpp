@@ -15,7 +15,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <set>
 #include <utility>
 #include <string>
 #include <vector>
@@ -26,9 +25,10 @@ namespace rf::emulator {
 using Token = std::shared_ptr<char[]>;
 Token make_token() { return races::watched ? std::make_shared<char[]>(8) : nullptr; }
 
-struct EventState {
-    std::uint64_t recorded = 0, done = 0;  ///< number of the newest record, and of the newest that was reached
-    Token token;                           ///< of the newest record
+/// A point in a stream. Who waits does so for the one that was the event's newest at the call, whatever is recorded later.
+struct Record {
+    bool reached = false;
+    Token token = make_token();
 };
 
 /// What a stream holds: work of one or two phases, a record, or a wait.
@@ -37,11 +37,10 @@ struct Item {
     std::function<void()> run;
     std::function<std::function<bool()>()> start;
     std::function<bool()> poll;             ///< of a transfer under way
-    std::shared_ptr<EventState> record, wait;
-    std::uint64_t number = 0;               ///< of the record
+    std::shared_ptr<Record> record, wait;
     std::function<void()> issued;           ///< when the program asks for it
     Token host = make_token();              ///< the host's deeds up to the call
-    Token token;                            ///< of the record
+    bool is_work() const { return run || start; }
 };
 
 /// Items one after the other, and who the race checker takes for the one that runs them.
@@ -55,26 +54,49 @@ struct Capture {
     cudaStream_t origin = nullptr;
     std::vector<cudaStream_t> streams;      ///< in order of joining
     std::vector<Program> programs;          ///< one for each of them
-    std::vector<std::set<const EventState*>> waited;  ///< events each has waited for
     bool ended = false;
 
     void join(cudaStream_t stream) {
         streams.push_back(stream);
         programs.emplace_back();
-        waited.emplace_back();
     }
     std::size_t index_of(cudaStream_t stream) const { return static_cast<std::size_t>(std::find(streams.begin(), streams.end(), stream) - streams.begin()); }
+    bool all_joined() const;
 };
+
+/// Whether all work comes before the origin's end. From there back: what a stream does up to a record that is waited for.
+bool Capture::all_joined() const {
+    std::map<const Record*, std::pair<std::size_t, std::size_t>> place;  // program and item
+    for (std::size_t p = 0; p < programs.size(); ++p)
+        for (std::size_t i = 0; i < programs[p].items.size(); ++i)
+            if (const auto& record = programs[p].items[i].record) place[record.get()] = {p, i};
+    std::vector<std::size_t> joined(programs.size(), 0), seen = joined;  // so many of the first items
+    joined[0] = programs[0].items.size();
+    for (std::size_t p = 0; p < programs.size();) {
+        if (seen[p] == joined[p]) {
+            ++p;
+            continue;
+        }
+        const Item& item = programs[p].items[seen[p]++];
+        if (!item.wait) continue;
+        const auto [other, at] = place.at(item.wait.get());
+        joined[other] = std::max(joined[other], at + 1);
+        p = std::min(p, other);
+    }
+    for (std::size_t p = 0; p < programs.size(); ++p)
+        if (std::any_of(programs[p].items.begin() + static_cast<std::ptrdiff_t>(joined[p]), programs[p].items.end(), [](const Item& i) { return i.is_work(); })) return false;
+    return true;
+}
 
 enum class Progress { none, some, waiting };  ///< waiting: a transfer is under way
 
 /// What an item does when it runs; false: it is not done yet.
 bool perform(Item& item) {
     if (item.wait) {
-        races::acquire(item.token.get());
+        races::acquire(item.wait->token.get());
     } else if (item.record) {
-        item.record->done = std::max(item.record->done, item.number);
-        races::release(item.token.get());
+        item.record->reached = true;
+        races::release(item.record->token.get());
     } else if (item.start) {
         if (!item.poll) item.poll = item.start();
         return item.poll();
@@ -88,7 +110,7 @@ bool perform(Item& item) {
 Progress advance(Program& program) {
     if (program.items.empty()) return Progress::none;
     Item& item = program.items.front();
-    if (item.wait && item.wait->done < item.number) return Progress::none;
+    if (item.wait && !item.wait->reached) return Progress::none;
     void* const self = races::current();
     if (program.fiber != self) races::become(program.fiber);
     races::acquire(item.host.get());
@@ -144,7 +166,7 @@ struct CUstream_st {
     std::shared_ptr<rf::emulator::Capture> capture;
 };
 struct CUevent_st {
-    std::shared_ptr<rf::emulator::EventState> state = std::make_shared<rf::emulator::EventState>();
+    std::shared_ptr<rf::emulator::Record> newest;
     std::shared_ptr<rf::emulator::Capture> capture;  ///< recorded in it
 };
 struct CUgraph_st {
@@ -152,6 +174,7 @@ struct CUgraph_st {
 };
 struct CUgraphExec_st {
     std::vector<rf::emulator::Program> programs;  ///< the first is the origin's
+    std::shared_ptr<rf::emulator::Record> launched;  ///< end of the newest launch: launches of one graph follow each other
 };
 
 namespace rf::emulator {
@@ -159,10 +182,10 @@ namespace rf::emulator {
 namespace {
 
 struct Runtime {
-    std::vector<cudaStream_t> streams;
+    std::vector<cudaStream_t> streams;  ///< the first: of calls without one, which no other stream waits for
     bool running = false;
     int device = 0;
-    Runtime() { split_host_waits(); }
+    Runtime() : streams{new CUstream_st} { split_host_waits(); }
 };
 /// The environment's number, or `otherwise`.
 int setting(const char* name, int otherwise) {
@@ -261,6 +284,14 @@ void enqueue_kernel(cudaStream_t stream, const KernelInfo& kernel, std::function
     put(stream, {.name = kernel.name, .run = [kernel, body = std::move(body)] { run_grid(kernel, body); }});
 }
 
+cudaStream_t legacy_stream() { return runtime().streams.front(); }
+
+void finish_legacy_work() {
+    cudaStream_t stream = legacy_stream();
+    if (!stream->queue.items.empty()) run_until([&] { return stream->queue.items.empty(); });
+    races::acquire(stream->queue.done.get());
+}
+
 void finish_all_work() {
     run_until([] { return std::all_of(runtime().streams.begin(), runtime().streams.end(), [](const CUstream_st* s) { return s->queue.items.empty(); }); });
     for (const CUstream_st* s : runtime().streams) races::acquire(s->queue.done.get());
@@ -317,14 +348,13 @@ private:
         for (auto* event : {&item.record, &item.wait}) {
             if (!*event) continue;
             auto& own = events_[event->get()];
-            if (!own) own = std::make_shared<EventState>(EventState{.token = make_token()});
+            if (!own) own = std::make_shared<Record>();
             *event = own;
-            item.token = own->token;
         }
     }
 
     std::vector<Program> programs_;
-    std::map<const EventState*, std::shared_ptr<EventState>> events_;
+    std::map<const Record*, std::shared_ptr<Record>> events_;
 };
 
 cudaError_t& last_error() {
@@ -423,6 +453,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
 cudaError_t cudaDeviceSynchronize() {
     refuse_in_capture("cudaDeviceSynchronize");
     finish_all_work();
+    check_guards();
     return cudaSuccess;
 }
 
@@ -437,32 +468,32 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     check_stream(stream, "cudaEventRecord");
     event->capture = stream->capture;
-    if (stream->capture) event->state = std::make_shared<EventState>();  // a node of the graph, not a point in time
-    event->state->token = make_token();
-    put(stream, {.name = "cudaEventRecord", .record = event->state, .number = ++event->state->recorded, .token = event->state->token});
+    event->newest = std::make_shared<Record>();
+    put(stream, {.name = "cudaEventRecord", .record = event->newest});
     return cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
     check_stream(stream, "cudaStreamWaitEvent");
-    if (event->state->recorded == 0) return cudaSuccess;
+    if (!event->newest) report("cudaStreamWaitEvent: the event was never recorded, so nothing is waited for");
     if (event->capture && event->capture->ended) report("cudaStreamWaitEvent: the event was recorded in a capture that has ended");
     if (event->capture && !stream->capture) (stream->capture = event->capture)->join(stream);
     if (event->capture != stream->capture) report("cudaStreamWaitEvent: the event was not recorded in this capture");
-    if (stream->capture) stream->capture->waited[stream->capture->index_of(stream)].insert(event->state.get());
-    put(stream, {.name = "cudaStreamWaitEvent", .wait = event->state, .number = event->state->recorded, .token = event->state->token});
+    put(stream, {.name = "cudaStreamWaitEvent", .wait = event->newest});
     return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     if (event->capture) report("cudaEventSynchronize of an event that was recorded in a capture");
-    run_until([&] { return event->state->done >= event->state->recorded; });
-    if (event->state->recorded > 0) races::acquire(event->state->token.get());
+    if (!event->newest) return cudaSuccess;
+    run_until([&] { return event->newest->reached; });
+    races::acquire(event->newest->token.get());
     return cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
     if (event->capture) report("cudaEventQuery of an event that was recorded in a capture");
     run_some(1);
-    if (event->state->done < event->state->recorded) return cudaErrorNotReady;
-    if (event->state->recorded > 0) races::acquire(event->state->token.get());
+    if (!event->newest) return cudaSuccess;
+    if (!event->newest->reached) return cudaErrorNotReady;
+    races::acquire(event->newest->token.get());
     return cudaSuccess;
 }
 
@@ -485,17 +516,12 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
     if (!c || c->origin != stream) report("cudaStreamEndCapture of a stream whose capture did not begin there");
     c->ended = true;
     for (CUstream_st* s : c->streams) s->capture.reset();
-    // Every forked stream must end in a record that another stream of the capture waits for.
-    for (std::size_t i = 1; i < c->programs.size(); ++i) {
-        const Item* last = c->programs[i].items.empty() ? nullptr : &c->programs[i].items.back();
-        const bool joined = last && last->record && std::any_of(c->waited.begin(), c->waited.end(), [&](const auto& w) { return w.count(last->record.get()) > 0; });
-        if (!joined && !(last && last->wait && c->programs[i].items.size() == 1)) report("cudaStreamEndCapture: a forked stream was not joined");
-    }
+    if (!c->all_joined()) report("cudaStreamEndCapture: a forked stream was not joined");
     *graph = new CUgraph_st{c->programs};
     return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* ready, cudaGraph_t graph, unsigned long long) {
-    *ready = new CUgraphExec_st{graph->programs};
+    *ready = new CUgraphExec_st{graph->programs, nullptr};
     return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
@@ -504,9 +530,12 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
     for (const Program& program : graph->programs)
         for (const Item& item : program.items)
             if (item.issued) item.issued();
+    if (graph->launched) put(stream, {.name = "cudaGraphLaunch", .wait = graph->launched});
     enqueue_transfer(stream, "cudaGraphLaunch", [programs = graph->programs] {
         return [replay = std::make_shared<Replay>(programs)] { return replay->poll(); };
     });
+    graph->launched = std::make_shared<Record>();
+    put(stream, {.name = "cudaGraphLaunch", .record = graph->launched});
     return cudaSuccess;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {

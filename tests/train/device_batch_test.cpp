@@ -6,6 +6,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include <algorithm>
+#include <utility>
 
 using namespace rf;
 
@@ -117,6 +118,23 @@ BOOST_AUTO_TEST_CASE(without_targets_there_are_empty_lists) {
     loaded.load(stream, staging, batch, BatchSizes::of(batch, groups), groups);
     BOOST_TEST(!!loaded.targets().rows);  // present, with nothing in it
     BOOST_TEST((loaded.targets().rows.shape == Shape{0}));
+}
+
+BOOST_AUTO_TEST_CASE(staging_memory_is_written_again_only_when_its_copy_is_done) {
+    if (!has_gpu()) return;
+    Stream stream(Device::cuda);
+    Staging staging(Device::cuda, 2);
+    std::vector<PackedBatch> batches;
+    for (const int length : {3, 40, 17, 5, 29, 40}) batches.push_back(batch_of({length, 2}));
+    std::vector<DeviceBatch> loaded(batches.size());
+    for (std::size_t round = 0; round < 2; ++round) {  // in the second one nothing is allocated, so nothing else waits
+        for (std::size_t i = 0; i < batches.size(); ++i) {
+            IdGroups groups = group_by_id(batches[i].ids);
+            const BatchSizes sizes = BatchSizes::of(batches[i], groups);
+            loaded[i].load(stream, staging, batches[i], sizes, std::move(groups));
+        }
+        for (std::size_t i = 0; i < batches.size(); ++i) BOOST_TEST(read(stream, loaded[i].view().ids) == batches[i].ids);
+    }
 }
 
 BOOST_AUTO_TEST_CASE(on_a_gpu_it_is_filled_up_to_its_sizes) {
