@@ -31,6 +31,11 @@ void Event::wait() {
     recorded_ = false;
 }
 
+void Event::hold([[maybe_unused]] const Stream& stream) const {
+    if constexpr (has_cuda)
+        if (recorded_) cuda::wait(handle_, stream.handle());
+}
+
 CapturedWork::CapturedWork(CapturedWork&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
 CapturedWork& CapturedWork::operator=(CapturedWork&& other) noexcept {
     std::swap(handle_, other.handle_);

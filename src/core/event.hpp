@@ -8,7 +8,7 @@ struct CUgraphExec_st;
 
 namespace rf {
 
-/// A point in a stream that the host can wait for.
+/// A point in a stream that the host, or another stream, can wait for.
 class Event {
 public:
     explicit Event(Device device);
@@ -18,6 +18,8 @@ public:
     void record(const Stream& stream);
     /// Returns at once when nothing was recorded.
     void wait();
+    /// What is put on `stream` from now on runs after the point. Nothing recorded: at once.
+    void hold(const Stream& stream) const;
 
 private:
     CUevent_st* handle_ = nullptr;

@@ -49,7 +49,7 @@ void MlmModel::initialise() {
     const Tensor& master = state_.master();
     const Buffer host(master.bytes());
     const Tensor values = host.tensor(master.shape, master.dtype);
-    rf::initialise(layout_, options_.seed, config_.initial_gain(), values, state_.offset());
+    rf::initialise(layout_, options_.seed, config_.initial_gain(), values, state_.shards(), state_.data_rank());
     upload(stream_, values.data, master);
     state_.publish_weights(stream_, *grid_.data);
 }

@@ -23,14 +23,9 @@ MlmTrainer::MlmTrainer(MlmModel& model, ParallelGrid& grid, const OptimizerConfi
     : model_(model),
       grid_(grid),
       lanes_(lanes),
-      gradients_(lanes, *grid.data, model.state().padded_size(), model.stream().device(), accumulator_of(model.dtype())),
+      gradients_(lanes, *grid.data, model.state().shards(), model.stream().device(), accumulator_of(model.dtype())),
       optimizer_(optimizer, model.state(), grid, model.stream()) {
-    const Dtype wide = accumulator_of(model.dtype());
     const Device device = model.stream().device();
-    if (grid.data->size() > 1) {
-        shard_ = Buffer(model.state().shard_size() * size_of(wide), device);
-        shard_flat_ = shard_.tensor({model.state().shard_size()}, wide);
-    }
     scalars_ = Buffer(step_scalars * 8, device);
     lane_sums_ = Buffer(2 * 8, device);
     all_sums_ = Buffer(lanes * 2 * 8, device);
@@ -97,8 +92,8 @@ void MlmTrainer::launch(const std::vector<PackedBatch>& batches, std::int64_t up
         copy(stream, one, all.part(index * 2, {2}));
     });
     const double computed = phase_end();
+    const Tensor gradient = gradients_.reduce_scatter(stream);
     grid_.data->all_reduce(stream, all, ReduceOp::sum);
-    const Tensor gradient = gradients_.reduce_scatter(stream, *grid_.data, shard_flat_);
     const double reduced = phase_end();
     optimizer_.step(stream, gradient);
     const double optimized = phase_end();

@@ -72,8 +72,6 @@ private:
     ParallelGrid& grid_;
     int lanes_;
     LaneGradients gradients_;
-    Buffer shard_;
-    Tensor shard_flat_;
     Optimizer optimizer_;
     Buffer scalars_, lane_sums_, all_sums_;
     std::vector<Buffer> results_;  ///< pinned; all lanes' sums, then control
