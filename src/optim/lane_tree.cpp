@@ -36,7 +36,13 @@ std::vector<LaneNode> cover(int lanes, int begin, int end) {
 }
 
 LaneGradients::LaneGradients(int lanes, Communicator& data, const Shards& shards, Device device, Dtype dtype)
-    : lanes_(lanes), data_(data), shards_(shards), dtype_(dtype), exchange_(data.size() > 1 ? device : Device::cpu), joined_(device), exchanged_(device) {
+    : lanes_(lanes),
+      data_(data),
+      shards_(shards),
+      dtype_(dtype),
+      exchange_(data.size() > 1 ? device : Device::cpu),
+      joined_(device),
+      exchanged_(device) {
     const int ranks = data.size();
     RF_REQUIRE(shards.ranks() == ranks, "shards for ", shards.ranks(), " of ", ranks, " data ranks");
     if (lanes % ranks != 0) fail_usage("batch.lanes = ", lanes, " does not divide over ", ranks, " data ranks (each works on whole lanes)");

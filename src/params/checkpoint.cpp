@@ -205,7 +205,8 @@ void CheckpointWriter::write_index(const Job& job) const {
                     const h5::Dataspace source(h5::check(H5Screate_simple(whole.rank, part, nullptr), path));
                     const h5::Dataspace target(h5::check(H5Scopy(space), path));
                     h5::check(H5Sselect_hyperslab(target, H5S_SELECT_SET, start, nullptr, part, nullptr), path);
-                    const int owner = owner_of(layouts[static_cast<std::size_t>(t)].entries()[e], Shards(layouts[static_cast<std::size_t>(t)].size(), grid_.data->size()).shard_size());
+                    const ParamLayout& layout = layouts[static_cast<std::size_t>(t)];
+                    const int owner = owner_of(layout.entries()[e], Shards(layout.size(), grid_.data->size()).shard_size());
                     h5::check(H5Pset_virtual(create, target, part_name(t, owner).c_str(), name.c_str(), source), path);
                 }
                 const h5::PropertyList links(h5::check(H5Pcreate(H5P_LINK_CREATE), path));

@@ -142,7 +142,9 @@ bool read_checkpoint(const fs::path& checkpoint, const Stream& stream, const Par
             const Range own{std::max(piece.begin, entry.offset), std::min(piece.end, entry.offset + entry.local.count())};
             if (own.begin >= own.end) continue;
             const std::int64_t at = state.shards().in_shard(b).begin + own.begin - piece.begin;
-            const auto fetch = [&](const std::string& name, const Tensor& shard) { read_range(file, name, entry, own, stream, shard.part(at, {own.size()})); };
+            const auto fetch = [&](const std::string& name, const Tensor& shard) {
+                read_range(file, name, entry, own, stream, shard.part(at, {own.size()}));
+            };
             fetch(entry.spec.name, state.master());
             if (!moments) continue;
             fetch("optimizer/m/" + entry.spec.name, state.m());

@@ -32,7 +32,9 @@ Range Shards::piece(int b, int r) const {
     return {whole.begin + r * n, whole.begin + (r + 1) * n};
 }
 
-int Shards::first_behind(std::int64_t element) const { return static_cast<int>(std::min<std::int64_t>((element + length_ - 1) / length_, buckets())); }
+int Shards::first_behind(std::int64_t element) const {
+    return static_cast<int>(std::min<std::int64_t>((element + length_ - 1) / length_, buckets()));
+}
 
 std::int64_t Shards::owned_before(std::int64_t element, int r) const {
     if (element >= padded_) return shard_size();

@@ -40,6 +40,10 @@ double MlmTrainer::phase_end() {
     return seconds();
 }
 
+/// Whether gradients travel while backward goes on. Not on the CPU, where nothing runs beside anything. Not with tensor ranks:
+/// NCCL promises nothing where two groups of one GPU, here theirs and the data ranks', communicate at once.
+bool MlmTrainer::overlaps() const { return model_.stream().device() != Device::cpu && grid_.data->size() > 1 && grid_.tensor->size() == 1; }
+
 void MlmTrainer::launch(const std::vector<PackedBatch>& batches, std::int64_t update, double lr, double alpha) {
     RF_REQUIRE(static_cast<int>(batches.size()) == lane_count(), "one packed batch a lane");
     RF_REQUIRE(in_flight() <= depth(), "an update must be waited for before the next is started");
@@ -84,10 +88,14 @@ void MlmTrainer::launch(const std::vector<PackedBatch>& batches, std::int64_t up
     fill_zero(stream, all);
     model_.backward_time().seconds = 0;
     double lanes_time = 0;
+    const int last_lane = first_lane() + lane_count() - 1;
+    const MlmModel::Complete complete = [&](int bucket) { gradients_.complete(stream, bucket); };
     gradients_.accumulate(stream, [&](int index, const Tensor& gradient) {
         fill_zero(stream, one);
         const double begin_lane = phase_end();
-        model_.forward_backward(batches[static_cast<std::size_t>(index - first_lane())], scalars.part(scalar_alpha, {1}), scalars.part(scalar_factor, {1}), gradient, one);
+        const PackedBatch& batch = batches[static_cast<std::size_t>(index - first_lane())];
+        model_.forward_backward(batch, scalars.part(scalar_alpha, {1}), scalars.part(scalar_factor, {1}), gradient, one,
+                                index == last_lane && overlaps() ? complete : MlmModel::Complete{});
         lanes_time += phase_end() - begin_lane;
         copy(stream, one, all.part(index * 2, {2}));
     });

@@ -276,7 +276,8 @@ BOOST_AUTO_TEST_CASE(another_models_checkpoint_is_refused_by_name) {
         // Only the ranks whose shard holds some of the tensor look at it.
         const ParamEntry& down = other.layout.entries().back();
         const Shards& shards = other.state.shards();
-        BOOST_TEST(shards.owned_before(down.offset, other.state.data_rank()) == shards.owned_before(down.offset + down.local.count(), other.state.data_rank()));
+        const int rank = other.state.data_rank();
+        BOOST_TEST(shards.owned_before(down.offset, rank) == shards.owned_before(down.offset + down.local.count(), rank));
     } catch (const UsageError& e) {
         BOOST_TEST(std::string(e.what()).find("layer/down") != std::string::npos);
     }

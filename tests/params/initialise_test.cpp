@@ -30,7 +30,8 @@ std::map<std::string, std::vector<float>> values(std::uint64_t seed, int tensor_
         for (int d = 0; d < data_ranks; ++d) {
             initialise(layout, seed, 1, own.tensor({shards.shard_size()}, Dtype::f32), shards, d);
             for (int b = 0; b < shards.buckets(); ++b)
-                std::memcpy(buffer.data() + shards.piece(b, d).begin * 4, own.data() + shards.in_shard(b).begin * 4, static_cast<std::size_t>(shards.in_shard(b).size() * 4));
+                std::memcpy(buffer.data() + shards.piece(b, d).begin * 4, own.data() + shards.in_shard(b).begin * 4,
+                            static_cast<std::size_t>(shards.in_shard(b).size() * 4));
         }
         for (const ParamEntry& e : layout.entries()) {
             auto& whole = all[e.spec.name];
