@@ -84,6 +84,7 @@ CUevent_st* make_event() {
 void destroy_event(CUevent_st* event) { cudaEventDestroy(event); }
 void record(CUevent_st* event, CUstream_st* stream) { check(cudaEventRecord(event, stream), "cudaEventRecord"); }
 void wait(CUevent_st* event) { check(cudaEventSynchronize(event), "cudaEventSynchronize"); }
+void wait(CUevent_st* event, CUstream_st* stream) { check(cudaStreamWaitEvent(stream, event, 0), "cudaStreamWaitEvent"); }
 
 void begin_capture(CUstream_st* stream) { check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture"); }
 

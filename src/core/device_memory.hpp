@@ -32,11 +32,12 @@ void copy(CUstream_st* stream, const void* from, void* to, std::int64_t bytes);
 void copy_now(CUstream_st* stream, const void* from, void* to, std::int64_t bytes);
 void fill_zero(CUstream_st* stream, void* memory, std::int64_t bytes);
 
-/// A point in a stream that the host can wait for.
+/// A point in a stream that the host or another stream can wait for.
 CUevent_st* make_event();
 void destroy_event(CUevent_st* event);
 void record(CUevent_st* event, CUstream_st* stream);
 void wait(CUevent_st* event);
+void wait(CUevent_st* event, CUstream_st* stream);
 
 /// What is put on the stream between the two calls is recorded instead of run, then made ready for replay.
 void begin_capture(CUstream_st* stream);

@@ -31,14 +31,19 @@ void Event::wait() {
     recorded_ = false;
 }
 
-CapturedWork::CapturedWork(CapturedWork&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+void Event::hold([[maybe_unused]] const Stream& stream) const {
+    if constexpr (has_cuda)
+        if (recorded_) cuda::wait(handle_, stream.handle());
+}
+
+CapturedWork::CapturedWork(CapturedWork&& other) noexcept : pieces_(std::exchange(other.pieces_, {})) {}
 CapturedWork& CapturedWork::operator=(CapturedWork&& other) noexcept {
-    std::swap(handle_, other.handle_);
+    std::swap(pieces_, other.pieces_);
     return *this;
 }
 CapturedWork::~CapturedWork() {
     if constexpr (has_cuda)
-        if (handle_) cuda::destroy_graph(handle_);
+        for (CUgraphExec_st* piece : pieces_) cuda::destroy_graph(piece);
 }
 
 void CapturedWork::begin([[maybe_unused]] Stream& stream) {
@@ -46,10 +51,15 @@ void CapturedWork::begin([[maybe_unused]] Stream& stream) {
     fail("work is captured on a GPU only");
 }
 void CapturedWork::end([[maybe_unused]] Stream& stream) {
-    if constexpr (has_cuda) handle_ = cuda::end_capture(stream.handle());
+    if constexpr (has_cuda) pieces_.push_back(cuda::end_capture(stream.handle()));
 }
-void CapturedWork::replay([[maybe_unused]] Stream& stream) const {
-    if constexpr (has_cuda) cuda::replay(handle_, stream.handle());
+void CapturedWork::replay([[maybe_unused]] Stream& stream, [[maybe_unused]] const std::function<void(std::size_t)>& between) const {
+    if constexpr (has_cuda) {
+        for (std::size_t i = 0; i < pieces_.size(); ++i) {
+            if (i > 0) between(i - 1);
+            cuda::replay(pieces_[i], stream.handle());
+        }
+    }
 }
 
 }  // namespace rf

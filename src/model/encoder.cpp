@@ -155,7 +155,8 @@ Encoder::Encoder(const ModelConfig& m, ParamLayout& layout)
       segment_(layout.add({.name = "embedding/segment", .shape = {m.type_vocab_size, m.hidden_size}, .fan = m.hidden_size})) {
     for (std::int64_t i = 0; i < m.num_hidden_layers; ++i) {
         // Braces evaluate in order, so the layout follows the layer's own order.
-        layers_.push_back(Layer{SelfAttention(m, i, layout), Residual(m, i, 0, layout), FeedForward(m, i, layout), Residual(m, i, 1, layout)});
+        layers_.push_back(
+            Layer{layout.size(), SelfAttention(m, i, layout), Residual(m, i, 0, layout), FeedForward(m, i, layout), Residual(m, i, 1, layout)});
     }
 }
 
@@ -202,6 +203,7 @@ void Encoder::backward(const StepContext& step, const ParamView& weights, const 
         add(step.stream, {.x = layer.feed_forward.backward(step, weights, grads, df, kept.first.y, kept.feed_forward), .y = dy});
         layer.first.backward(step, weights, grads, dy, kept.first, dy, df);
         add(step.stream, {.x = layer.attention.backward(step, weights, grads, df, kept.x, kept.attention), .y = dy});
+        if (step.complete) step.complete(layer.begin);
     }
     add_norm_backward(step.stream, {.dy = dy,
                                     .y = saved.embedded,

@@ -99,6 +99,7 @@ public:
 
 private:
     struct Layer {
+        std::int64_t begin;  ///< its first element of the flat buffers; those of the layers above follow
         SelfAttention attention;
         Residual first;
         FeedForward feed_forward;

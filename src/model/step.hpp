@@ -7,6 +7,7 @@
 #include "model/config.hpp"
 
 #include <chrono>
+#include <functional>
 
 namespace rf {
 
@@ -63,6 +64,8 @@ struct StepContext {
     bool training = false;     ///< dropout on
     std::uint64_t seed = 0;    ///< of dropout
     Stopwatch* backward = nullptr;  ///< counts the time of gradients where present
+    /// Where present, backward calls it with an element of the flat gradient: from there on nothing more will be added.
+    std::function<void(std::int64_t)> complete = {};
 
     /// Dropout number `detail` at this rate, or none outside training.
     Dropout dropout(double rate, std::uint32_t detail) const { return {training ? rate : 0, seed, detail}; }

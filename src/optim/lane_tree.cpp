@@ -27,9 +27,6 @@ void cover(LaneNode node, int begin, int end, std::vector<LaneNode>& out) {
 
 int depth_of(LaneNode node) { return node.end - node.begin == 1 ? 0 : 1 + std::max(depth_of({node.begin, split_of(node)}), depth_of({split_of(node), node.end})); }
 
-/// Elements of a shard that travel at once.
-constexpr std::int64_t piece_length = 1 << 19;
-
 }  // namespace
 
 std::vector<LaneNode> cover(int lanes, int begin, int end) {
@@ -38,79 +35,116 @@ std::vector<LaneNode> cover(int lanes, int begin, int end) {
     return nodes;
 }
 
-LaneGradients::LaneGradients(int lanes, const Communicator& data, std::int64_t size, Device device, Dtype dtype) : lanes_(lanes), size_(size), dtype_(dtype) {
-    if (lanes % data.size() != 0)
-        fail_usage("batch.lanes = ", lanes, " does not divide over ", data.size(), " data ranks (each works on whole lanes)");
-    count_ = lanes / data.size();
+LaneGradients::LaneGradients(int lanes, Communicator& data, const Shards& shards, Device device, Dtype dtype)
+    : lanes_(lanes),
+      data_(data),
+      shards_(shards),
+      dtype_(dtype),
+      exchange_(data.size() > 1 ? device : Device::cpu),
+      joined_(device),
+      exchanged_(device) {
+    const int ranks = data.size();
+    RF_REQUIRE(shards.ranks() == ranks, "shards for ", shards.ranks(), " of ", ranks, " data ranks");
+    if (lanes % ranks != 0) fail_usage("batch.lanes = ", lanes, " does not divide over ", ranks, " data ranks (each works on whole lanes)");
+    count_ = lanes / ranks;
     first_ = count_ * data.rank();
     own_ = cover(lanes, first_, first_ + count_);
+    const std::int64_t item = size_of(dtype), flat = shards_.padded_size() * item;
     int depth = 0;
     for (const LaneNode& node : own_) {
-        nodes_.emplace_back(size * size_of(dtype), device);
+        nodes_.emplace_back(flat, device);
         depth = std::max(depth, depth_of(node));
     }
-    for (int level = 0; level < depth; ++level) scratch_.emplace_back(size * size_of(dtype), device);
-    const int ranks = data.size();
+    for (int level = 0; level < depth; ++level) scratch_.emplace_back(flat, device);
+    for (LaneNode node = own_.back(); node.end - node.begin > 1; node.begin = split_of(node)) ++last_depth_;
     if (ranks == 1) return;
-    for (int r = 0; r < ranks; ++r) held_.push_back(cover(lanes, r * count_, (r + 1) * count_));
-    for (const auto& nodes : held_) leaves_.insert(leaves_.end(), nodes.begin(), nodes.end());
-    const std::int64_t most = std::min(piece_length, size / ranks) * size_of(dtype);
-    send_ = Buffer(ranks * static_cast<std::int64_t>(own_.size()) * most, device);
-    recv_ = Buffer(static_cast<std::int64_t>(leaves_.size()) * most, device);
+    std::size_t most = 0;
+    for (int r = 0; r < ranks; ++r) most = std::max(most, held_.emplace_back(cover(lanes, r * count_, (r + 1) * count_)).size());
+    for (std::size_t k = 0; k < most; ++k)
+        for (const auto& nodes : held_)
+            if (k < nodes.size()) leaves_.push_back(nodes[k]);
+    recv_ = Buffer(static_cast<std::int64_t>(leaves_.size()) * shards_.in_shard(0).size() * item, device);
+    shard_ = Buffer(shards_.shard_size() * item, device);
 }
 
 std::int64_t LaneGradients::bytes() const {
-    return static_cast<std::int64_t>(nodes_.size() + scratch_.size()) * size_ * size_of(dtype_) + send_.size() + recv_.size();
+    return static_cast<std::int64_t>(nodes_.size() + scratch_.size()) * shards_.padded_size() * size_of(dtype_) + recv_.size() + shard_.size();
 }
 
-void LaneGradients::sum(Stream& stream, LaneNode node, const Tensor& target, const std::function<void(int, const Tensor&)>& run,
-                        std::size_t depth) {
+void LaneGradients::sum(Stream& stream, LaneNode node, const Tensor& target, const Run& run, std::size_t depth, bool last) {
     if (node.end - node.begin == 1) {
         fill_zero(stream, target);
         run(node.begin, target);
         return;
     }
     const int middle = split_of(node);
-    const Tensor right = scratch_[depth].tensor({size_}, dtype_);
-    sum(stream, {node.begin, middle}, target, run, depth + 1);
-    sum(stream, {middle, node.end}, right, run, depth + 1);
-    add(stream, {.x = right, .y = target});
+    const Tensor right = part(scratch_[depth], {0, shards_.padded_size()});
+    sum(stream, {node.begin, middle}, target, run, depth + 1, false);
+    sum(stream, {middle, node.end}, right, run, depth + 1, last);
+    if (!last) add(stream, {.x = right, .y = target});
 }
 
-void LaneGradients::accumulate(Stream& stream, const std::function<void(int, const Tensor&)>& run) {
-    for (std::size_t i = 0; i < own_.size(); ++i) sum(stream, own_[i], nodes_[i].tensor({size_}, dtype_), run, 0);
+void LaneGradients::accumulate(Stream& stream, const Run& run) {
+    joined_from_ = exchanged_from_ = shards_.buckets();
+    for (std::size_t i = 0; i < own_.size(); ++i)
+        sum(stream, own_[i], part(nodes_[i], {0, shards_.padded_size()}), run, 0, i + 1 == own_.size());
+    join_last(stream, 0);
 }
 
-/// Pieces of n elements arrive in the order of leaves_; the sum of a node lands in the piece of its leftmost subtree.
-Tensor LaneGradients::join(Stream& stream, LaneNode node, std::int64_t n) const {
+void LaneGradients::complete(Stream& stream, int first) {
+    join_last(stream, first);
+    exchange(stream, first);
+}
+
+/// The last lane is the right child of every node above it, so its sums are the last ones: from its own buffer up.
+void LaneGradients::join_last(Stream& stream, int first) {
+    if (first >= joined_from_) return;
+    const Range range{shards_.bucket(first).begin, shards_.bucket(joined_from_ - 1).end};
+    for (std::size_t depth = last_depth_; depth > 0; --depth)
+        add(stream, {.x = part(scratch_[depth - 1], range), .y = part(depth > 1 ? scratch_[depth - 2] : nodes_.back(), range)});
+    joined_from_ = first;
+}
+
+void LaneGradients::exchange(Stream& stream, int first) {
+    if (first >= exchanged_from_ || data_.size() == 1) return;
+    joined_.record(stream);
+    joined_.hold(exchange_);
+    while (exchanged_from_ > first) exchange_bucket(--exchanged_from_);
+}
+
+void LaneGradients::exchange_bucket(int bucket) {
+    const Range at = shards_.in_shard(bucket);
+    const std::int64_t n = at.size() * size_of(dtype_), from = shards_.bucket(bucket).begin * size_of(dtype_);
+    // Every rank's k-th subtree at once. Pieces lie in the order of their owners, so they are sent from where they are.
+    std::byte* to = recv_.data();
+    for (std::size_t k = 0; to < recv_.data() + static_cast<std::int64_t>(leaves_.size()) * n; ++k) {
+        const bool mine = k < nodes_.size();
+        std::vector<std::int64_t> send_begin{0}, recv_begin{0};
+        for (const auto& nodes : held_) {
+            send_begin.push_back(send_begin.back() + (mine ? n : 0));
+            recv_begin.push_back(recv_begin.back() + (k < nodes.size() ? n : 0));
+        }
+        data_.all_to_all(exchange_, mine ? nodes_[k].data() + from : nodes_[0].data(), send_begin, to, recv_begin);
+        to += recv_begin.back();
+    }
+    copy(exchange_, join({0, lanes_}, at.size()), part(shard_, at));
+}
+
+Tensor LaneGradients::join(LaneNode node, std::int64_t n) {
     const auto leaf = std::find(leaves_.begin(), leaves_.end(), node);
     if (leaf != leaves_.end()) return recv_.tensor({n}, dtype_, (leaf - leaves_.begin()) * n * size_of(dtype_));
     const int middle = split_of(node);
-    const Tensor left = join(stream, {node.begin, middle}, n);
-    add(stream, {.x = join(stream, {middle, node.end}, n), .y = left});
+    const Tensor left = join({node.begin, middle}, n);
+    add(exchange_, {.x = join({middle, node.end}, n), .y = left});
     return left;
 }
 
-Tensor LaneGradients::reduce_scatter(Stream& stream, Communicator& data, const Tensor& out) {
-    const int ranks = data.size();
-    const std::int64_t shard = size_ / ranks, item = size_of(dtype_);
-    if (ranks == 1) return nodes_[0].tensor({size_}, dtype_);
-    for (std::int64_t at = 0; at < shard; at += piece_length) {
-        const std::int64_t n = std::min(piece_length, shard - at);
-        std::vector<std::int64_t> send_begin{0}, recv_begin{0};
-        std::int64_t to = 0;
-        for (int r = 0; r < ranks; ++r) {
-            for (const Buffer& node : nodes_) {
-                copy(stream, node.tensor({n}, dtype_, (r * shard + at) * item), send_.tensor({n}, dtype_, to));
-                to += n * item;
-            }
-            send_begin.push_back(to);
-            recv_begin.push_back(recv_begin.back() + static_cast<std::int64_t>(held_[static_cast<std::size_t>(r)].size()) * n * item);
-        }
-        data.all_to_all(stream, send_.data(), send_begin, recv_.data(), recv_begin);
-        copy(stream, join(stream, {0, lanes_}, n), out.part(at, {n}));
-    }
-    return out;
+Tensor LaneGradients::reduce_scatter(Stream& stream) {
+    if (data_.size() == 1) return part(nodes_[0], {0, shards_.padded_size()});
+    exchange(stream, 0);
+    exchanged_.record(exchange_);
+    exchanged_.hold(stream);
+    return part(shard_, {0, shards_.shard_size()});
 }
 
 }  // namespace rf

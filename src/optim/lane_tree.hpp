@@ -6,6 +6,8 @@
 
 #include "comm/communicator.hpp"
 #include "core/buffer.hpp"
+#include "core/event.hpp"
+#include "params/shards.hpp"
 
 #include <functional>
 #include <vector>
@@ -23,35 +25,52 @@ int split_of(LaneNode node);
 /// The fewest subtrees of the tree over [0, lanes) that make up [begin, end), left to right.
 std::vector<LaneNode> cover(int lanes, int begin, int end);
 
-/// Flat gradient buffers of a rank: one for each subtree it holds, and those that summing a subtree needs.
+/// Flat gradient buffers of a rank: one for each subtree it holds, and those that summing a subtree needs. What
+/// other ranks need of them travels bucket by bucket, from the last one down, on a stream of its own: a bucket may leave as soon
+/// as the last lane's backward will add nothing more to it.
 class LaneGradients {
 public:
-    /// Lanes must divide over the data ranks (a UsageError says so). `size` elements a buffer.
-    LaneGradients(int lanes, const Communicator& data, std::int64_t size, Device device, Dtype dtype);
+    /// Lanes must divide over the data ranks (a UsageError says so).
+    LaneGradients(int lanes, Communicator& data, const Shards& shards, Device device, Dtype dtype);
 
     int first_lane() const { return first_; }
     int lane_count() const { return count_; }
-    /// Calls run(lane, zeroed gradient) for each own lane and joins them up to the own subtrees.
+    /// Calls run(lane, zeroed gradient) for each own lane, in order, and joins them up to the own subtrees.
     void accumulate(Stream& stream, const std::function<void(int, const Tensor&)>& run);
-    /// The sum over all lanes of this rank's shard [shard_size]: a view of the own buffer where there is one rank, else
-    /// of `out`. Pieces travel all-to-all and are added locally in the tree's order.
-    Tensor reduce_scatter(Stream& stream, Communicator& data, const Tensor& out);
+    /// Inside the last of these runs: to buckets from `first` on nothing more will be added. They are joined on `stream`, and
+    /// exchanged while it goes on. No other collective of the data ranks may be put on `stream` before reduce_scatter.
+    void complete(Stream& stream, int first);
+    /// The sum over all lanes of this rank's shard [shard_size]; `stream` waits for it. Pieces travel all-to-all and are added
+    /// locally in the tree's order.
+    Tensor reduce_scatter(Stream& stream);
     std::int64_t bytes() const;
 
 private:
-    void sum(Stream& stream, LaneNode node, const Tensor& target, const std::function<void(int, const Tensor&)>& run, std::size_t depth);
-    /// Bytes of the piece of node `held` at `index` among the received ones, holding the sum of `node`.
-    Tensor join(Stream& stream, LaneNode node, std::int64_t n) const;
+    using Run = std::function<void(int, const Tensor&)>;
+    /// `last`: the node ends with the last own lane, whose part is left to join_last.
+    void sum(Stream& stream, LaneNode node, const Tensor& target, const Run& run, std::size_t depth, bool last);
+    void join_last(Stream& stream, int first);
+    void exchange(Stream& stream, int first);
+    void exchange_bucket(int bucket);
+    /// The sum of `node` among the received pieces of n elements; it lands in the piece of the leftmost subtree.
+    Tensor join(LaneNode node, std::int64_t n);
+    Tensor part(const Buffer& flat, Range range) const { return flat.tensor({range.size()}, dtype_, range.begin * size_of(dtype_)); }
 
     int lanes_, first_ = 0, count_ = 0;
-    std::int64_t size_;
+    Communicator& data_;
+    Shards shards_;
     Dtype dtype_;
     std::vector<LaneNode> own_;
     std::vector<Buffer> nodes_;    ///< one for each of own_
     std::vector<Buffer> scratch_;  ///< one for each level of the deepest own subtree
+    std::size_t last_depth_ = 0;   ///< of the last own lane in its subtree: it is in scratch_[last_depth_ - 1], or in its node
     std::vector<std::vector<LaneNode>> held_;  ///< subtrees of every data rank
-    std::vector<LaneNode> leaves_;             ///< the same in one row: pieces arrive in this order
-    Buffer send_, recv_;
+    std::vector<LaneNode> leaves_;  ///< the first ones of all ranks, then the second ones …: pieces arrive in this order
+    Buffer recv_;                   ///< a piece of the longest bucket for each of leaves_: one bucket, where ranks hold one subtree each
+    Buffer shard_;                  ///< the result
+    Stream exchange_;
+    Event joined_, exchanged_;
+    int joined_from_ = 0, exchanged_from_ = 0;  ///< buckets from these on are done in this update
 };
 
 }  // namespace rf

@@ -34,15 +34,19 @@ Buffer on_device(const Stream& stream, const std::vector<T>& list) {
 Optimizer::Optimizer(const OptimizerConfig& config, const ParamState& state, ParallelGrid& grid, Stream& stream)
     : config_(config), state_(state), grid_(grid) {
     const ParamLayout& layout = state_.layout();
-    const std::int64_t begin = state.offset(), end = begin + state.shard_size(), groups = layout.group_count();
+    const Shards& shards = state.shards();
+    const std::int64_t groups = layout.group_count();
     std::vector<Segment> own;
     std::vector<std::int32_t> group_begin;
-    std::int64_t first = 0, number = 0;
+    std::int64_t number = 0;
     for (const Segment& segment : layout.segments()) {
         if (segment.group == static_cast<std::int64_t>(group_begin.size())) group_begin.push_back(static_cast<std::int32_t>(number));
-        if (segment.begin >= begin && segment.begin < end) {
-            if (own.empty()) first = number;
-            own.push_back(segment);
+        const std::int64_t at = shards.owned_before(segment.begin, state.data_rank()), end = shards.owned_before(segment.end, state.data_rank());
+        if (at < end) {
+            const auto before = static_cast<std::int64_t>(own.size());
+            if (runs_.empty() || runs_.back().all + runs_.back().count != number) runs_.push_back({.own = before, .all = number});
+            ++runs_.back().count;
+            own.push_back({at, end, segment.group});
         }
         ++number;
     }
@@ -61,7 +65,9 @@ Optimizer::Optimizer(const OptimizerConfig& config, const ParamState& state, Par
     groups_ = Buffer(groups * sum_columns * 8, device);
     rates_ = Buffer(groups * 8, device);
     control_memory_ = Buffer(control_slots * 8, device);
-    own_ = sums_.tensor({static_cast<std::int64_t>(own.size()), sum_columns}, Dtype::f64, first * sum_columns * 8);
+    const Shape own_shape{static_cast<std::int64_t>(own.size()), sum_columns};
+    if (shards.ranks() > 1) own_memory_ = Buffer(std::max<std::int64_t>(own_shape.count(), 1) * 8, device);
+    own_ = (shards.ranks() > 1 ? own_memory_ : sums_).tensor(own_shape, Dtype::f64);
     control_ = control_memory_.tensor({control_slots}, Dtype::f64);
 }
 
@@ -71,10 +77,8 @@ void Optimizer::join(Stream& stream) {
     const Tensor totals = groups_.tensor({groups, sum_columns}, Dtype::f64);
     if (grid_.data->size() > 1) {
         // Every other rank's rows are zero here, so the sum over the data group only puts the pieces together.
-        const auto rows = [&](std::int64_t from, std::int64_t to) { return all.rows(from, to); };
-        const std::int64_t first = (static_cast<const double*>(own_.data) - static_cast<const double*>(all.data)) / sum_columns;
-        fill_zero(stream, rows(0, first));
-        fill_zero(stream, rows(first + own_.shape[0], all.shape[0]));
+        fill_zero(stream, all);
+        for (const Run& run : runs_) copy(stream, own_.rows(run.own, run.own + run.count), all.rows(run.all, run.all + run.count));
         grid_.data->all_reduce(stream, all, ReduceOp::sum);
     }
     join_sums(stream, {.sums = all,
@@ -91,7 +95,7 @@ Optimizer::Numbers Optimizer::numbers(std::int64_t update, double lr) const {
 }
 
 void Optimizer::step(Stream& stream, const Tensor& gradient) {
-    const OptimizerShard shard{.weight = state_.master(), .m = state_.m(), .v = state_.v(), .gradient = gradient, .offset = state_.offset(),
+    const OptimizerShard shard{.weight = state_.master(), .m = state_.m(), .v = state_.v(), .gradient = gradient,
                                .segments = segments_.tensor({segments_.size()}, Dtype::u8)};
     const MomentRule rule{.beta1 = config_.beta1, .beta2 = config_.beta2, .epsilon = config_.epsilon, .decay = config_.weight_decay};
     const std::int64_t groups = state_.layout().group_count();

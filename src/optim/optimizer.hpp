@@ -50,10 +50,16 @@ private:
     OptimizerConfig config_;
     const ParamState& state_;
     ParallelGrid& grid_;
-    Buffer segments_;     ///< Segments of this shard
-    Buffer sums_;         ///< [all segments, 3] f64; this shard's rows are one run of it
+    /// Rows of own_ that stand one after the other in sums_ too.
+    struct Run {
+        std::int64_t own = 0, all = 0, count = 0;
+    };
+    Buffer segments_;     ///< Segments of this shard, numbered by their place in it
+    Buffer sums_;         ///< [all segments, 3] f64
+    Buffer own_memory_;   ///< of own_ where other ranks have segments too
     Buffer group_begin_, counted_, groups_, rates_, control_memory_;
-    Tensor own_, control_;
+    std::vector<Run> runs_;  ///< one a bucket
+    Tensor own_, control_;   ///< own_: [segments of this shard, 3]
 };
 
 }  // namespace rf

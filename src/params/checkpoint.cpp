@@ -26,7 +26,8 @@ std::string part_name(int tensor_rank, int data_rank) {
     return text;
 }
 
-/// The data rank that writes an entry: the one whose shard holds its middle. Owned entries are neighbours in the layout.
+/// The data rank that writes an entry: the one in whose equal part of the flat array its middle lies. Owned entries are neighbours
+/// in the layout. `shard`: elements of such a part.
 int owner_of(const ParamEntry& entry, std::int64_t shard) { return static_cast<int>((entry.offset + entry.local.count() / 2) / shard); }
 
 /// Flat range [begin[r], begin[r+1]) of the entries that data rank r writes.
@@ -39,6 +40,19 @@ std::vector<std::int64_t> owned_ranges(const ParamLayout& layout, std::int64_t s
     }
     begin[0] = 0;
     return begin;
+}
+
+/// `pieces`: what each rank owns of a range of the flat array, rank after rank. `flat`: the range in order.
+void put_in_place(const Shards& shards, Range range, std::int64_t item, const std::byte* pieces, std::byte* flat) {
+    for (int r = 0; r < shards.ranks(); ++r) {
+        for (int b = 0; b < shards.buckets(); ++b) {
+            const Range piece = shards.piece(b, r);
+            const std::int64_t from = std::max(piece.begin, range.begin), to = std::min(piece.end, range.end);
+            if (from >= to) continue;
+            std::memcpy(flat + (from - range.begin) * item, pieces, static_cast<std::size_t>((to - from) * item));
+            pieces += (to - from) * item;
+        }
+    }
 }
 
 /// At no instant does a part of it stand under its name: a kill leaves it whole, or a partial one that the next start removes.
@@ -54,7 +68,7 @@ void remove_checkpoint(const fs::path& path) {
 /// A copy of what this rank writes, and where its writing stands.
 struct CheckpointWriter::Job {
     CheckpointMeta meta;
-    std::int64_t shard = 0;
+    std::int64_t shard = 0;           ///< elements of a data rank
     std::int64_t begin = 0;           ///< first flat element of the owned entries
     std::vector<Buffer> arrays;       ///< weights, m, v of the owned range, f32 or f64
     std::vector<std::int64_t> sizes;  ///< elements of each
@@ -97,20 +111,18 @@ void CheckpointWriter::start(const Stream& stream, const ParamState& state, cons
     if (grid_.world.rank() == 0) fs::create_directories(job->partial);
     grid_.world.barrier();
 
-    // Whole tensors to their writers: each rank's shard and each writer's range are flat and in the same order.
+    // Whole tensors to their writers. What a writer gets of a shard is one run of it: pieces and entries are in the same order.
     const int size = grid_.data->size(), me = grid_.data->rank();
     const std::vector<std::int64_t> owned = owned_ranges(layout_, job->shard, size);
     const auto at = [](const auto& list, int r) { return list[static_cast<std::size_t>(r)]; };
-    const std::int64_t item = size_of(job->dtype);
-    std::vector<std::int64_t> send(static_cast<std::size_t>(size) + 1), recv(static_cast<std::size_t>(size) + 1);
-    const auto clamp = [](std::int64_t x, std::int64_t low, std::int64_t high) { return std::clamp(x, low, std::max(low, high)); };
-    const std::int64_t mine = state.offset(), mine_end = mine + job->shard;
-    for (int r = 0; r <= size; ++r) send[static_cast<std::size_t>(r)] = (clamp(at(owned, r), mine, mine_end) - mine) * item;
-    const std::int64_t first = at(owned, me), last = at(owned, me + 1);
-    for (int r = 0; r <= size; ++r) recv[static_cast<std::size_t>(r)] = (clamp(r * job->shard, first, last) - first) * item;
+    const std::int64_t item = size_of(job->dtype), first = at(owned, me), last = at(owned, me + 1);
+    const Shards& shards = state.shards();
+    std::vector<std::int64_t> send, recv{0};
+    for (int r = 0; r <= size; ++r) send.push_back(shards.owned_before(at(owned, r), me) * item);
+    for (int r = 0; r < size; ++r) recv.push_back(recv.back() + (shards.owned_before(last, r) - shards.owned_before(first, r)) * item);
     job->begin = first;
     Stream host;
-    Buffer copy;
+    Buffer copy, pieces((last - first) * item);
     for (const Tensor& shard : {state.master(), state.m(), state.v()}) {
         if (!shard) continue;
         const void* from = shard.data;
@@ -119,8 +131,9 @@ void CheckpointWriter::start(const Stream& stream, const ParamState& state, cons
             download(stream, shard, copy.data());
             from = copy.data();
         }
-        job->arrays.emplace_back((last - first) * item);
-        grid_.data->all_to_all(host, from, send, job->arrays.back().data(), recv);
+        grid_.data->all_to_all(host, from, send, pieces.data(), recv);
+        job->arrays.emplace_back(pieces.size());
+        put_in_place(shards, {first, last}, item, pieces.data(), job->arrays.back().data());
     }
     job_ = std::move(job);
     thread_ = std::thread([this, job = job_.get()] { job->run([&] { write_part(*job); }); });
@@ -192,7 +205,8 @@ void CheckpointWriter::write_index(const Job& job) const {
                     const h5::Dataspace source(h5::check(H5Screate_simple(whole.rank, part, nullptr), path));
                     const h5::Dataspace target(h5::check(H5Scopy(space), path));
                     h5::check(H5Sselect_hyperslab(target, H5S_SELECT_SET, start, nullptr, part, nullptr), path);
-                    const int owner = owner_of(layouts[static_cast<std::size_t>(t)].entries()[e], layouts[static_cast<std::size_t>(t)].shard_size(grid_.data->size()));
+                    const ParamLayout& layout = layouts[static_cast<std::size_t>(t)];
+                    const int owner = owner_of(layout.entries()[e], Shards(layout.size(), grid_.data->size()).shard_size());
                     h5::check(H5Pset_virtual(create, target, part_name(t, owner).c_str(), name.c_str(), source), path);
                 }
                 const h5::PropertyList links(h5::check(H5Pcreate(H5P_LINK_CREATE), path));

@@ -33,18 +33,29 @@ Shape shape_of(hid_t set) {
     return shape;
 }
 
-/// Reads this tensor rank's part of a logical tensor.
-void read_part(hid_t file, const std::string& name, const ParamEntry& entry, const Tensor& out) {
+/// Reads rows [first, first + out.shape[0]) of this tensor rank's part of a logical tensor.
+void read_rows(hid_t file, const std::string& name, const ParamEntry& entry, std::int64_t first, const Tensor& out) {
     const h5::Dataset set(h5::check(H5Dopen2(file, name.c_str(), H5P_DEFAULT), name));
     if (const Shape found = shape_of(set); found != entry.spec.shape)
         fail_usage("checkpoint tensor ", name, " has shape ", found, ", the model's is ", entry.spec.shape);
     const h5::Dataspace space(h5::check(H5Dget_space(set), name));
     hsize_t start[Shape::max_rank] = {}, count[Shape::max_rank] = {};
-    for (int i = 0; i < entry.local.rank; ++i) count[i] = static_cast<hsize_t>(entry.local[i]);
+    for (int i = 0; i < entry.local.rank; ++i) count[i] = static_cast<hsize_t>(out.shape[i]);
     if (entry.spec.split_axis >= 0) start[entry.spec.split_axis] = static_cast<hsize_t>(entry.split_begin);
+    start[0] += static_cast<hsize_t>(first);
     h5::check(H5Sselect_hyperslab(space, H5S_SELECT_SET, start, nullptr, count, nullptr), name);
     const h5::Dataspace memory(h5::check(H5Screate_simple(entry.local.rank, count, nullptr), name));
     h5::check(H5Dread(set, h5::native_type(out.dtype), memory, space, H5P_DEFAULT, out.data), name);
+}
+
+/// Fills `out` with a range of the flat array that lies in one entry.
+void read_range(hid_t file, const std::string& name, const ParamEntry& entry, Range range, const Stream& stream, const Tensor& out) {
+    const std::int64_t row = entry.local.count() / entry.local[0], begin = range.begin - entry.offset, end = range.end - entry.offset;
+    Shape shape = entry.local;
+    shape[0] = (end + row - 1) / row - begin / row;
+    const Buffer rows(shape.count() * size_of(out.dtype));
+    read_rows(file, name, entry, begin / row, rows.tensor(shape, out.dtype));
+    upload(stream, rows.data() + begin % row * size_of(out.dtype), out);
 }
 
 void collect(hid_t group, const std::string& prefix, std::vector<std::pair<std::string, Shape>>& out) {
@@ -124,22 +135,21 @@ bool read_checkpoint(const fs::path& checkpoint, const Stream& stream, const Par
     const auto hold = h5::lock();
     const h5::File file = open_index(checkpoint);
     const bool moments = state.m() && h5::exists(file, "optimizer/m");
-    const std::int64_t begin = state.offset(), end = begin + state.shard_size();
     for (const ParamEntry& entry : layout.entries()) {
         if (!h5::exists(file, entry.spec.name)) fail_usage(checkpoint.string(), ": tensor ", entry.spec.name, " is missing");
-        const std::int64_t from = std::max(begin, entry.offset), to = std::min(end, entry.offset + entry.local.count());
-        if (from >= to) continue;
-        const std::int64_t item = size_of(state.master().dtype);
-        const Buffer scratch(entry.local.count() * item);
-        const Tensor whole = scratch.tensor(entry.local, state.master().dtype);
-        const auto fetch = [&](const std::string& name, const Tensor& shard) {
-            read_part(file, name, entry, whole);
-            upload(stream, scratch.data() + (from - entry.offset) * item, shard.part(from - begin, {to - from}));
-        };
-        fetch(entry.spec.name, state.master());
-        if (!moments) continue;
-        fetch("optimizer/m/" + entry.spec.name, state.m());
-        fetch("optimizer/v/" + entry.spec.name, state.v());
+        for (int b = 0; b < state.shards().buckets(); ++b) {
+            const Range piece = state.shards().piece(b, state.data_rank());
+            const Range own{std::max(piece.begin, entry.offset), std::min(piece.end, entry.offset + entry.local.count())};
+            if (own.begin >= own.end) continue;
+            const std::int64_t at = state.shards().in_shard(b).begin + own.begin - piece.begin;
+            const auto fetch = [&](const std::string& name, const Tensor& shard) {
+                read_range(file, name, entry, own, stream, shard.part(at, {own.size()}));
+            };
+            fetch(entry.spec.name, state.master());
+            if (!moments) continue;
+            fetch("optimizer/m/" + entry.spec.name, state.m());
+            fetch("optimizer/v/" + entry.spec.name, state.v());
+        }
     }
     return moments;
 }

@@ -55,15 +55,19 @@ double truncated_normal(std::uint64_t seed, std::uint32_t stream, std::uint64_t 
     }
 }
 
-void initialise(const ParamLayout& layout, std::uint64_t seed, double gain, const Tensor& shard, std::int64_t offset) {
-    const std::int64_t end = offset + shard.count();
-    for (const ParamEntry& entry : layout.entries()) {
-        const std::int64_t from = std::max(offset, entry.offset), to = std::min(end, entry.offset + entry.local.count());
-        if (from >= to) continue;
-        if (shard.dtype == Dtype::f64)
-            fill(entry, seed, gain, shard.as<double>() + (from - offset), from - entry.offset, to - entry.offset);
-        else
-            fill(entry, seed, gain, shard.as<float>() + (from - offset), from - entry.offset, to - entry.offset);
+void initialise(const ParamLayout& layout, std::uint64_t seed, double gain, const Tensor& shard, const Shards& shards, int rank) {
+    RF_REQUIRE(shard.count() == shards.shard_size(), "a shard has ", shards.shard_size(), " elements, not ", shard.count());
+    for (int b = 0; b < shards.buckets(); ++b) {
+        const Range piece = shards.piece(b, rank);
+        for (const ParamEntry& entry : layout.entries()) {
+            const std::int64_t from = std::max(piece.begin, entry.offset), to = std::min(piece.end, entry.offset + entry.local.count());
+            if (from >= to) continue;
+            const std::int64_t at = shards.in_shard(b).begin + from - piece.begin;
+            if (shard.dtype == Dtype::f64)
+                fill(entry, seed, gain, shard.as<double>() + at, from - entry.offset, to - entry.offset);
+            else
+                fill(entry, seed, gain, shard.as<float>() + at, from - entry.offset, to - entry.offset);
+        }
     }
 }
 

@@ -5,7 +5,6 @@
 namespace rf {
 
 namespace {
-constexpr std::int64_t segment_length = 4096;
 constexpr std::int64_t entry_alignment = 64;  // 128 bytes of bf16, the narrowest dtype of a flat buffer
 std::int64_t round_up(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit * unit; }
 }  // namespace
@@ -48,10 +47,6 @@ std::string ParamLayout::group_name(std::int32_t group) const {
         return entry.spec.tensors == 1 ? entry.spec.name : message(entry.spec.name, "[", slice, "]");
     }
     return message("group ", group);
-}
-
-std::int64_t ParamLayout::shard_size(int data_size) const {
-    return round_up((size_total_ + data_size - 1) / data_size, segment_length);
 }
 
 }  // namespace rf

@@ -33,6 +33,9 @@ struct ParamId {
 
 class ParamLayout {
 public:
+    /// Segments end at its multiples.
+    static constexpr std::int64_t segment_length = 4096;
+
     explicit ParamLayout(int tensor_rank = 0, int tensor_size = 1) : rank_(tensor_rank), size_(tensor_size) {}
 
     ParamId add(ParamSpec spec);
@@ -50,8 +53,6 @@ public:
     std::string group_name(std::int32_t group) const;
     /// The entry's elements cut at multiples of 4096 and at the borders of its groups, in order.
     const std::vector<Segment>& segments() const { return segments_; }
-    /// Elements of one data rank's shard: a multiple of 4096, so that no segment crosses a border.
-    std::int64_t shard_size(int data_size) const;
 
 private:
     int rank_;

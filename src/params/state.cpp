@@ -4,31 +4,35 @@
 
 namespace rf {
 
-ParamState::ParamState(const ParamLayout& layout, const ParallelGrid& grid, Device device, Dtype dtype, bool moments)
+ParamState::ParamState(const ParamLayout& layout, const ParallelGrid& grid, Device device, Dtype dtype, bool moments, std::int64_t bucket)
     : layout_(layout),
-      data_size_(grid.data->size()),
-      shard_(layout.shard_size(data_size_)),
-      offset_(shard_ * grid.data->rank()) {
+      shards_(layout.size(), grid.data->size(), bucket),
+      data_rank_(grid.data->rank()) {
+    const std::int64_t shard = shard_size();
     const Dtype wide = accumulator_of(dtype);
     weights_ = Buffer(padded_size() * size_of(dtype), device);
     weights_flat_ = weights_.tensor({padded_size()}, dtype);
-    if (dtype == wide) {
-        master_flat_ = weights_flat_.part(offset_, {shard_});  // one copy serves as both
+    if (dtype == wide && shards_.ranks() == 1) {
+        master_flat_ = weights_flat_;  // one copy serves as both
     } else {
-        master_ = Buffer(shard_ * size_of(wide), device);
-        master_flat_ = master_.tensor({shard_}, wide);
+        master_ = Buffer(shard * size_of(wide), device);
+        master_flat_ = master_.tensor({shard}, wide);
     }
     if (!moments) return;
-    m_ = Buffer(shard_ * size_of(wide), device);
-    v_ = Buffer(shard_ * size_of(wide), device);
-    m_flat_ = m_.tensor({shard_}, wide);
-    v_flat_ = v_.tensor({shard_}, wide);
+    m_ = Buffer(shard * size_of(wide), device);
+    v_ = Buffer(shard * size_of(wide), device);
+    m_flat_ = m_.tensor({shard}, wide);
+    v_flat_ = v_.tensor({shard}, wide);
 }
 
 void ParamState::publish_weights(Stream& stream, Communicator& data) const {
-    const Tensor own = weights_flat_.part(offset_, {shard_});
-    if (master_flat_.data != own.data) cast(stream, {.x = master_flat_, .y = own});
-    data.all_gather(stream, own, weights_flat_);
+    if (master_flat_.data == weights_flat_.data) return;
+    for (int b = 0; b < shards_.buckets(); ++b) {
+        const Range whole = shards_.bucket(b), piece = shards_.piece(b, data_rank_), at = shards_.in_shard(b);
+        const Tensor own = weights_flat_.part(piece.begin, {piece.size()});
+        cast(stream, {.x = master_flat_.part(at.begin, {at.size()}), .y = own});
+        data.all_gather(stream, own, weights_flat_.part(whole.begin, {whole.size()}));
+    }
 }
 
 }  // namespace rf

@@ -32,7 +32,7 @@ MlmModel::MlmModel(const ModelConfig& config, ParallelGrid& grid, const Options&
       layout_(grid.tensor->rank(), grid.tensor->size()),
       encoder_(config_, layout_),
       head_(config_, encoder_),
-      state_(layout_, grid, options.device, options.dtype, options.training),
+      state_(layout_, grid, options.device, options.dtype, options.training, options.bucket),
       sums_(2 * 8, options.device) {
     RF_REQUIRE(layout_.parameter_count() == config_.parameter_count(), "the layout holds ", layout_.parameter_count(),
                " parameters, the formula gives ", config_.parameter_count());
@@ -49,7 +49,7 @@ void MlmModel::initialise() {
     const Tensor& master = state_.master();
     const Buffer host(master.bytes());
     const Tensor values = host.tensor(master.shape, master.dtype);
-    rf::initialise(layout_, options_.seed, config_.initial_gain(), values, state_.offset());
+    rf::initialise(layout_, options_.seed, config_.initial_gain(), values, state_.shards(), state_.data_rank());
     upload(stream_, values.data, master);
     state_.publish_weights(stream_, *grid_.data);
 }
@@ -73,8 +73,16 @@ StepContext MlmModel::context(const DeviceBatch& batch, const Scalar& alpha, boo
             .backward = &backward_};
 }
 
-void MlmModel::run(const DeviceBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums) {
-    const StepContext step = context(batch, alpha, true);
+void MlmModel::run(const DeviceBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums,
+                   const Complete& complete) {
+    StepContext step = context(batch, alpha, true);
+    int first = state_.shards().buckets();  // from it on they are complete
+    if (complete) {
+        step.complete = [&](std::int64_t element) {
+            const int now = state_.shards().first_behind(element);
+            if (now < first) complete(first = now);
+        };
+    }
     const ParamView weights = state_.weights(), grads(layout_, gradient);
     Encoder::Saved saved;
     const Tensor x = encoder_.forward(step, weights, saved);
@@ -89,30 +97,37 @@ void MlmModel::reset_arena() {
     for (auto& [sizes, bucket] : buckets_) bucket.captured.clear();  // they hold the old addresses
 }
 
-void MlmModel::forward_backward(const PackedBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums) {
+void MlmModel::forward_backward(const PackedBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums,
+                                const Complete& complete) {
     if (batch.tokens() == 0) return;
     IdGroups groups = group_by_id(batch.ids);
     const BatchSizes sizes = BatchSizes::of(batch, groups);
     if (options_.device == Device::cpu) {
         batch_.load(stream_, staging_, batch, sizes, std::move(groups));
         reset_arena();
-        return run(batch_, alpha, factor, gradient, sums);
+        return run(batch_, alpha, factor, gradient, sums, complete);
     }
     const BatchSizes rounded = sizes.bucket();
     Bucket& bucket = buckets_[rounded];
     bucket.batch.load(stream_, staging_, batch, rounded, std::move(groups));
     // The first step of a bucket runs as it is: it sizes the arena and lets the matrix library choose its plans.
-    CapturedWork& captured = bucket.captured[gradient.data];
-    if (!captured) {
-        reset_arena();
-        const auto work = [&] { run(bucket.batch, alpha, factor, gradient, sums); };
+    const std::pair key(gradient.data, complete != nullptr);
+    if (!bucket.captured[key].work) {
+        reset_arena();  // may drop what was captured
+        const auto work = [&](const Complete& told) { run(bucket.batch, alpha, factor, gradient, sums, told); };
         if (!bucket.ran || !options_.graphs || backward_.waits) {
             bucket.ran = true;
-            return work();
+            return work(complete);
         }
-        captured.capture(stream_, work);
+        Captured& captured = bucket.captured[key];
+        const Complete cut = [&](int first) {
+            captured.work.cut(stream_);
+            captured.complete.push_back(first);
+        };
+        captured.work.capture(stream_, [&] { work(complete ? cut : Complete{}); });
     }
-    captured.replay(stream_);
+    const Captured& captured = bucket.captured[key];
+    captured.work.replay(stream_, [&](std::size_t piece) { complete(captured.complete[piece]); });
 }
 
 const DeviceBatch& MlmModel::load_exact(const PackedBatch& batch) {

@@ -5,6 +5,7 @@
 #include "params/checkpoint.hpp"
 #include "train/device_batch.hpp"
 
+#include <functional>
 #include <map>
 
 namespace rf {
@@ -26,6 +27,7 @@ public:
         Dtype dtype = Dtype::f32;
         bool training = false;         ///< with moments
         bool graphs = true;            ///< on a GPU: capture a training step once for each bucket of sizes, then replay it
+        std::int64_t bucket = 0;       ///< elements of a gradient bucket; 0: the usual number (params/shards.hpp)
         std::int64_t max_length = 512;
         std::uint64_t seed = 1;
     };
@@ -46,9 +48,15 @@ public:
     /// Time of gradients, over all steps; see Stopwatch.
     Stopwatch& backward_time() { return backward_; }
 
+    /// Told while backward is put on the stream: to this bucket of the flat gradient (see Shards) and those behind it nothing more
+    /// will be added by what follows there. What it then puts on streams is never captured: collectives of ranks whose batches
+    /// have other sizes could not be.
+    using Complete = std::function<void(int bucket)>;
     /// Forward and backward of one packed batch: the gradient of factor * sum(loss) is added to `gradient` (flat), and
-    /// { loss, correct } to `sums` [2] f64. In stream order; alpha and factor are read when the work runs.
-    void forward_backward(const PackedBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums);
+    /// { loss, correct } to `sums` [2] f64. In stream order; alpha and factor are read when the work runs. `complete` may be empty;
+    /// it is not called for the last buckets to be complete.
+    void forward_backward(const PackedBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums,
+                          const Complete& complete = {});
     /// Forward and loss without dropout.
     MlmSums evaluate(const PackedBatch& batch, double alpha);
     /// Last hidden states [T, C] without dropout, on the host.
@@ -57,14 +65,20 @@ public:
     std::vector<float> logits(const PackedBatch& batch, double alpha);
 
 private:
-    /// Steps of one bucket of sizes: their batch, and the captured work for each gradient buffer they add to.
+    /// A step that was captured, cut where buckets of its gradient are complete.
+    struct Captured {
+        CapturedWork work;
+        std::vector<int> complete;  ///< from which bucket on, after each piece but the last
+    };
+    /// Steps of one bucket of sizes: their batch, and the captured work for each gradient buffer they add to, whole and cut.
     struct Bucket {
         DeviceBatch batch;
-        std::map<void*, CapturedWork> captured;
+        std::map<std::pair<void*, bool>, Captured> captured;
         bool ran = false;
     };
     StepContext context(const DeviceBatch& batch, const Scalar& alpha, bool training);
-    void run(const DeviceBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums);
+    void run(const DeviceBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums,
+             const Complete& complete);
     /// Loads a batch of its own sizes and empties the arena.
     const DeviceBatch& load_exact(const PackedBatch& batch);
     void reset_arena();

@@ -23,14 +23,9 @@ MlmTrainer::MlmTrainer(MlmModel& model, ParallelGrid& grid, const OptimizerConfi
     : model_(model),
       grid_(grid),
       lanes_(lanes),
-      gradients_(lanes, *grid.data, model.state().padded_size(), model.stream().device(), accumulator_of(model.dtype())),
+      gradients_(lanes, *grid.data, model.state().shards(), model.stream().device(), accumulator_of(model.dtype())),
       optimizer_(optimizer, model.state(), grid, model.stream()) {
-    const Dtype wide = accumulator_of(model.dtype());
     const Device device = model.stream().device();
-    if (grid.data->size() > 1) {
-        shard_ = Buffer(model.state().shard_size() * size_of(wide), device);
-        shard_flat_ = shard_.tensor({model.state().shard_size()}, wide);
-    }
     scalars_ = Buffer(step_scalars * 8, device);
     lane_sums_ = Buffer(2 * 8, device);
     all_sums_ = Buffer(lanes * 2 * 8, device);
@@ -44,6 +39,10 @@ double MlmTrainer::phase_end() {
     if (measure_) model_.stream().synchronise();
     return seconds();
 }
+
+/// Whether gradients travel while backward goes on. Not on the CPU, where nothing runs beside anything. Not with tensor ranks:
+/// NCCL promises nothing where two groups of one GPU, here theirs and the data ranks', communicate at once.
+bool MlmTrainer::overlaps() const { return model_.stream().device() != Device::cpu && grid_.data->size() > 1 && grid_.tensor->size() == 1; }
 
 void MlmTrainer::launch(const std::vector<PackedBatch>& batches, std::int64_t update, double lr, double alpha) {
     RF_REQUIRE(static_cast<int>(batches.size()) == lane_count(), "one packed batch a lane");
@@ -90,16 +89,20 @@ void MlmTrainer::launch(const std::vector<PackedBatch>& batches, std::int64_t up
     fill_zero(stream, all);
     model_.backward_time().seconds = 0;
     double lanes_time = 0;
+    const int last_lane = first_lane() + lane_count() - 1;
+    const MlmModel::Complete complete = [&](int bucket) { gradients_.complete(stream, bucket); };
     gradients_.accumulate(stream, [&](int index, const Tensor& gradient) {
         fill_zero(stream, one);
         const double begin_lane = phase_end();
-        model_.forward_backward(batches[static_cast<std::size_t>(index - first_lane())], scalars.part(scalar_alpha, {1}), scalars.part(scalar_factor, {1}), gradient, one);
+        const PackedBatch& batch = batches[static_cast<std::size_t>(index - first_lane())];
+        model_.forward_backward(batch, scalars.part(scalar_alpha, {1}), scalars.part(scalar_factor, {1}), gradient, one,
+                                index == last_lane && overlaps() ? complete : MlmModel::Complete{});
         lanes_time += phase_end() - begin_lane;
         copy(stream, one, all.part(index * 2, {2}));
     });
     const double computed = phase_end();
+    const Tensor gradient = gradients_.reduce_scatter(stream);
     grid_.data->all_reduce(stream, all, ReduceOp::sum);
-    const Tensor gradient = gradients_.reduce_scatter(stream, *grid_.data, shard_flat_);
     const double reduced = phase_end();
     optimizer_.step(stream, gradient);
     const double optimized = phase_end();

@@ -49,7 +49,7 @@ public:
         double forward = 0;      ///< all lanes: embedding to loss
         double backward = 0;     ///< all lanes
         double lane_sums = 0;    ///< clearing gradients and adding this rank's lanes
-        double communicate = 0;  ///< gradients and weights
+        double communicate = 0;  ///< gradients and weights, as far as no lane was worked on meanwhile
         double optimize = 0;
     };
     const Times& times() const { return times_; }
@@ -67,13 +67,12 @@ private:
     /// The first lane whose gradient alone is not finite, or the number of lanes when only their sum is not. Collective.
     int find_not_finite(const Pending& update);
     double phase_end();
+    bool overlaps() const;
 
     MlmModel& model_;
     ParallelGrid& grid_;
     int lanes_;
     LaneGradients gradients_;
-    Buffer shard_;
-    Tensor shard_flat_;
     Optimizer optimizer_;
     Buffer scalars_, lane_sums_, all_sums_;
     std::vector<Buffer> results_;  ///< pinned; all lanes' sums, then control

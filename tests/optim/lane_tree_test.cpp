@@ -28,28 +28,37 @@ float tree(int begin, int end, std::int64_t i) {
     return tree(begin, begin + left, i) + tree(begin + left, end, i);
 }
 
-/// Elements of `lanes` lanes' sum that differ from the tree's, over this rank's shard.
-std::int64_t wrong_sums(int lanes, std::int64_t shard) {
+/// Elements of which the shortest buckets there can be are three.
+std::int64_t three_buckets() { return 2 * 4096 * world().size() + 1; }
+
+/// Elements of `lanes` lanes' sum that differ from the tree's, over this rank's shard. `early`: buckets leave one by one while the
+/// last lane works from the end to the front.
+std::int64_t wrong_sums(int lanes, std::int64_t size, std::int64_t bucket, bool early) {
     Communicator& comm = world();
-    const std::int64_t size = shard * comm.size();
-    LaneGradients gradients(lanes, comm, size, Device::cpu, Dtype::f32);
+    const Shards shards(size, comm.size(), bucket);
+    LaneGradients gradients(lanes, comm, shards, Device::cpu, Dtype::f32);
+    const int last = gradients.first_lane() + gradients.lane_count() - 1;
     BOOST_TEST(gradients.lane_count() == lanes / comm.size());
     BOOST_TEST(gradients.first_lane() == comm.rank() * lanes / comm.size());
-    const Buffer place(shard * 4);
     Stream stream;
     std::int64_t wrong = 0;
     for (int update = 0; update < 2; ++update) {  // buffers are used again
         std::vector<int> ran;
         gradients.accumulate(stream, [&](int lane, const Tensor& gradient) {
             ran.push_back(lane);
-            for (std::int64_t i = 0; i < size; ++i) {
-                wrong += gradient.as<float>()[i] != 0;
-                gradient.as<float>()[i] += value(lane, i);
+            for (int b = shards.buckets(); b-- > 0;) {
+                for (std::int64_t i = shards.bucket(b).begin; i < shards.bucket(b).end; ++i) {
+                    wrong += gradient.as<float>()[i] != 0;
+                    gradient.as<float>()[i] += value(lane, i);
+                }
+                if (early && lane == last && b % 3 != update) gradients.complete(stream, b);  // now and then two at once
             }
         });
         for (int i = 0; i < gradients.lane_count(); ++i) BOOST_TEST(ran[static_cast<std::size_t>(i)] == gradients.first_lane() + i);
-        const Tensor sum = gradients.reduce_scatter(stream, comm, place.tensor({shard}, Dtype::f32));
-        for (std::int64_t i = 0; i < shard; ++i) wrong += sum.as<float>()[i] != tree(0, lanes, comm.rank() * shard + i);
+        const Tensor sum = gradients.reduce_scatter(stream);
+        for (int b = 0; b < shards.buckets(); ++b)
+            for (std::int64_t i = 0; i < shards.in_shard(b).size(); ++i)
+                wrong += sum.as<float>()[shards.in_shard(b).begin + i] != tree(0, lanes, shards.piece(b, comm.rank()).begin + i);
     }
     return wrong;
 }
@@ -83,19 +92,19 @@ BOOST_AUTO_TEST_CASE(subtrees_cover_any_run_of_lanes) {
 }
 
 BOOST_AUTO_TEST_CASE(any_number_of_ranks_gives_the_bits_of_the_tree) {
-    for (const int lanes : {4, 8, 12, 20}) BOOST_TEST(wrong_sums(lanes, 4096) == 0, lanes << " lanes");
+    for (const int lanes : {4, 8, 12, 20})
+        for (const bool early : {false, true}) BOOST_TEST(wrong_sums(lanes, three_buckets(), 1, early) == 0, lanes << " lanes");
 }
 
 BOOST_AUTO_TEST_CASE(odd_numbers_of_lanes_give_the_bits_of_the_tree) {
     // Odd runs of lanes on every rank: none of the runs is one subtree.
-    for (const int lanes : {1, 3, 5, 7}) BOOST_TEST(wrong_sums(lanes * world().size(), 4096) == 0, lanes << " lanes a rank");
+    for (const int lanes : {1, 3, 5, 7})
+        for (const bool early : {false, true}) BOOST_TEST(wrong_sums(lanes * world().size(), three_buckets(), 1, early) == 0, lanes << " lanes a rank");
 }
 
-BOOST_AUTO_TEST_CASE(large_shards_travel_in_pieces) {
-    BOOST_TEST(wrong_sums(4, (1 << 19) + 4096) == 0);  // pieces are of 2^19 elements
-}
+BOOST_AUTO_TEST_CASE(one_bucket_may_hold_everything) { BOOST_TEST(wrong_sums(4, 20000, 1 << 20, true) == 0); }
 
 BOOST_AUTO_TEST_CASE(lanes_that_do_not_divide_are_bad_usage) {
     if (world().size() == 1) return;  // one rank takes any number
-    BOOST_CHECK_THROW(LaneGradients(world().size() + 1, world(), 4096 * world().size(), Device::cpu, Dtype::f32), UsageError);
+    BOOST_CHECK_THROW(LaneGradients(world().size() + 1, world(), Shards(4096, world().size()), Device::cpu, Dtype::f32), UsageError);
 }

@@ -35,7 +35,7 @@ struct Folder {
     }
 };
 
-/// A rank's share of a small model: vocabulary and inner units do not divide evenly.
+/// A rank's share of a small model: vocabulary and inner units do not divide evenly; several buckets.
 struct Model {
     ParallelGrid grid;
     ParamLayout layout;
@@ -43,7 +43,7 @@ struct Model {
     Stream stream;
 
     explicit Model(std::int64_t tensor_size, bool moments = true, std::int64_t inner = 70)
-        : grid(world(), tensor_size), layout(make(grid, inner)), state(layout, grid, Device::cpu, Dtype::f32, moments) {}
+        : grid(world(), tensor_size), layout(make(grid, inner)), state(layout, grid, Device::cpu, Dtype::f32, moments, /*bucket=*/1) {}
     static ParamLayout make(const ParallelGrid& grid, std::int64_t inner) {
         ParamLayout layout(grid.tensor->rank(), grid.tensor->size());
         layout.add({.name = "embedding/word", .shape = {1001, 16}, .split_axis = 0, .fan = 16});
@@ -54,10 +54,10 @@ struct Model {
     }
     /// Weights and moments that differ from each other, the same whatever the split.
     void initialise(std::uint64_t seed) {
-        rf::initialise(layout, seed, 1, state.master(), state.offset());
+        rf::initialise(layout, seed, 1, state.master(), state.shards(), state.data_rank());
         if (!state.m()) return;
-        rf::initialise(layout, seed + 1, 1, state.m(), state.offset());
-        rf::initialise(layout, seed + 2, 1, state.v(), state.offset());
+        rf::initialise(layout, seed + 1, 1, state.m(), state.shards(), state.data_rank());
+        rf::initialise(layout, seed + 2, 1, state.v(), state.shards(), state.data_rank());
     }
     bool has(std::uint64_t seed) const {
         Model expected(grid.tensor->size());
@@ -108,7 +108,7 @@ BOOST_AUTO_TEST_CASE(any_split_reads_what_any_other_wrote) {
         const ParamState weights(layout, alone, Device::cpu, Dtype::f32, false);
         BOOST_TEST(!read_checkpoint(checkpoint, Stream(), layout, weights));  // no place for moments
         std::vector<float> expected(static_cast<std::size_t>(weights.shard_size()), 0);
-        initialise(layout, 5, 1, view(expected.data(), {weights.shard_size()}), 0);
+        initialise(layout, 5, 1, view(expected.data(), {weights.shard_size()}), weights.shards(), 0);
         BOOST_TEST(std::equal(expected.begin(), expected.end(), weights.master().as<float>()));
         world().barrier();
     }
@@ -275,8 +275,9 @@ BOOST_AUTO_TEST_CASE(another_models_checkpoint_is_refused_by_name) {
         read_checkpoint(checkpoint_path(folder.path, 5), other.stream, other.layout, other.state);
         // Only the ranks whose shard holds some of the tensor look at it.
         const ParamEntry& down = other.layout.entries().back();
-        const std::int64_t begin = other.state.offset(), end = begin + other.state.shard_size();
-        BOOST_TEST((end <= down.offset || begin >= down.offset + down.local.count()));
+        const Shards& shards = other.state.shards();
+        const int rank = other.state.data_rank();
+        BOOST_TEST(shards.owned_before(down.offset, rank) == shards.owned_before(down.offset + down.local.count(), rank));
     } catch (const UsageError& e) {
         BOOST_TEST(std::string(e.what()).find("layer/down") != std::string::npos);
     }

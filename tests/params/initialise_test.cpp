@@ -4,6 +4,7 @@
 #include "core/cpu.hpp"
 #include "tests/kernels/check_close.hpp"
 
+#include <cstring>
 #include <map>
 
 using namespace rf;
@@ -24,9 +25,14 @@ std::map<std::string, std::vector<float>> values(std::uint64_t seed, int tensor_
     for (int t = 0; t < tensor_ranks; ++t) {
         ParamLayout layout(t, tensor_ranks);
         fill(layout);
-        const std::int64_t shard = layout.shard_size(data_ranks);
-        const Buffer buffer(shard * data_ranks * 4);
-        for (int d = 0; d < data_ranks; ++d) initialise(layout, seed, 1, buffer.tensor({shard}, Dtype::f32, d * shard * 4), d * shard);
+        const Shards shards(layout.size(), data_ranks, /*bucket=*/1);
+        const Buffer buffer(shards.padded_size() * 4), own(shards.shard_size() * 4);
+        for (int d = 0; d < data_ranks; ++d) {
+            initialise(layout, seed, 1, own.tensor({shards.shard_size()}, Dtype::f32), shards, d);
+            for (int b = 0; b < shards.buckets(); ++b)
+                std::memcpy(buffer.data() + shards.piece(b, d).begin * 4, own.data() + shards.in_shard(b).begin * 4,
+                            static_cast<std::size_t>(shards.in_shard(b).size() * 4));
+        }
         for (const ParamEntry& e : layout.entries()) {
             auto& whole = all[e.spec.name];
             whole.resize(static_cast<std::size_t>(e.spec.shape.count()));
@@ -34,7 +40,7 @@ std::map<std::string, std::vector<float>> values(std::uint64_t seed, int tensor_
             std::int64_t inner = 1, outer = 1;
             for (int a = axis + 1; a < e.local.rank; ++a) inner *= e.local[a];
             for (int a = 0; a < axis; ++a) outer *= e.local[a];
-            const float* from = buffer.tensor({shard * data_ranks}, Dtype::f32).as<float>() + e.offset;
+            const float* from = buffer.tensor({shards.padded_size()}, Dtype::f32).as<float>() + e.offset;
             for (std::int64_t o = 0; o < outer; ++o)
                 for (std::int64_t i = 0; i < e.local[axis] * inner; ++i)
                     whole[static_cast<std::size_t>((o * e.spec.shape[axis] + e.split_begin) * inner + i)] = *from++;
@@ -65,10 +71,11 @@ BOOST_AUTO_TEST_CASE(values_do_not_depend_on_the_order_of_the_tensors) {
     const ParamSpec x{.name = "x", .shape = {50, 4}, .fan = 4}, y{.name = "y", .shape = {30, 4}, .fan = 4};
     a.add(x), a.add(y);
     b.add(y), b.add(x);
-    const std::int64_t shard = a.shard_size(1);
+    const Shards shards(a.size(), 1);
+    const std::int64_t shard = shards.shard_size();
     const Buffer first(shard * 8), second(shard * 8);
-    initialise(a, 3, 1, first.tensor({shard}, Dtype::f64), 0);
-    initialise(b, 3, 1, second.tensor({shard}, Dtype::f64), 0);
+    initialise(a, 3, 1, first.tensor({shard}, Dtype::f64), shards, 0);
+    initialise(b, 3, 1, second.tensor({shard}, Dtype::f64), shards, 0);
     const auto at = [&](const Buffer& buffer, std::int64_t offset, std::int64_t n) {
         const double* p = buffer.tensor({shard}, Dtype::f64).as<double>() + offset;
         return std::vector<double>(p, p + n);
@@ -106,11 +113,12 @@ BOOST_AUTO_TEST_CASE(the_standard_deviation_is_gain_over_the_root_of_the_fan) {
         ParamLayout layout;
         const ParamId id = layout.add({.name = "w", .shape = {400, 384}, .fan = 384});
         const ParamId zero = layout.add({.name = "scale", .shape = {1}});
-        const std::int64_t shard = layout.shard_size(1);
+        const Shards shards(layout.size(), 1);
+        const std::int64_t shard = shards.shard_size();
         const Buffer buffer(shard * 8);
         const Tensor flat = buffer.tensor({shard}, Dtype::f64);
         flat.as<double>()[layout[zero].offset] = 5;
-        initialise(layout, 1, gain, flat, 0);
+        initialise(layout, 1, gain, flat, shards, 0);
         const double* w = ParamView(layout, flat)[id].as<double>();
         const double n = 400 * 384, expected = gain / std::sqrt(384.0);
         double square = 0, largest = 0;

@@ -122,17 +122,6 @@ BOOST_AUTO_TEST_CASE(groups_have_names_of_their_own) {
     BOOST_TEST(names.count("down") == 1U);
 }
 
-BOOST_AUTO_TEST_CASE(shards_are_whole_blocks_and_hold_everything) {
-    ParamLayout layout;
-    fill(layout);
-    for (const int ranks : {1, 2, 3, 4, 100}) {
-        const std::int64_t shard = layout.shard_size(ranks);
-        BOOST_TEST(shard % 4096 == 0);
-        BOOST_TEST(shard * ranks >= layout.size());
-        BOOST_TEST((shard - 4096) * ranks < layout.size());
-    }
-}
-
 BOOST_AUTO_TEST_CASE(views_show_an_entry_under_its_shape) {
     ParamLayout layout;
     fill(layout);

@@ -1,5 +1,8 @@
 #include "train/trainer.hpp"
 
+#include "core/build.hpp"
+#include "core/device_memory.hpp"
+#include "kernels/elementwise.hpp"
 #include "tests/model/tiny_model.hpp"
 
 #include <boost/test/unit_test.hpp>
@@ -106,4 +109,41 @@ BOOST_AUTO_TEST_CASE(evaluation_and_encoding_see_the_published_weights) {
     BOOST_TEST(t.model.logits(batch, 0.5).size() == batch.rows.size() * 12);
     t.trainer.update(two_lanes(), 1, 1e-3, 0.5);
     BOOST_TEST(t.model.evaluate(batch, 0.5).loss != sums.loss);
+}
+
+BOOST_AUTO_TEST_CASE(a_step_may_outgrow_its_memory_before_it_is_captured) {
+    const auto self = make_self_communicator();
+    ParallelGrid grid(*self, 1);
+    PackedBatch batch;
+    batch.clear();
+    for (int s = 0; s < 16; ++s) {
+        Example example;
+        for (int t = 0; t < 30; ++t) {
+            example.ids.push_back(5 * s + t);
+            example.rows.push_back(t);
+            example.targets.push_back(3 * s + t);
+        }
+        batch.append(example, static_cast<std::uint64_t>(s));
+    }
+    ModelConfig c = tiny_config();
+    c.vocab_size = 9000;  // 480 rows of f32 logits: more than one block of an arena, 16 MiB
+    std::vector<Device> devices{Device::cpu};
+    if constexpr (has_cuda)
+        if (cuda::device_count() > 0) devices.push_back(Device::cuda);
+    for (const Device device : devices) {
+        MlmModel model(c, grid, {.device = device, .training = true, .max_length = 64, .seed = 3});
+        model.initialise();
+        const std::int64_t n = model.state().padded_size();
+        const Buffer memory(n * 4, device), sums(16, device);
+        const Tensor gradient = memory.tensor({n}, Dtype::f32);
+        std::vector<float> first;
+        for (int round = 0; round < 3; ++round) {  // on a GPU as it is, captured, replayed
+            fill_zero(model.stream(), gradient);
+            model.forward_backward(batch, 1, 0.1, gradient, sums.tensor({2}, Dtype::f64));
+            std::vector<float> now(static_cast<std::size_t>(n));
+            download(model.stream(), gradient, now.data());
+            if (round == 0) first = now;
+            BOOST_TEST((now == first));
+        }
+    }
 }
