@@ -79,7 +79,8 @@ endfunction()
 # Labels and the environment every test runs in: Open MPI as root and with more ranks than cores; sanitizer settings.
 function(rf_test_properties test)
   if(RF_SANITIZE STREQUAL THREAD)
-    set(threads ";OMP_NUM_THREADS=1")  # the sanitizer does not know the barriers of OpenMP's library
+    # The sanitizer does not know the barriers of OpenMP's library.
+    set(threads ";OMP_NUM_THREADS=1;TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/mpi.suppressions")
   endif()
   set_tests_properties(${test} PROPERTIES
     LABELS "${ARGN}"

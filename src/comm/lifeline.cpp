@@ -143,9 +143,9 @@ Lifeline::Lifeline(Communicator& host) : rank_(host.rank()), size_(host.size()) 
 
 Lifeline::~Lifeline() {
     if (size_ == 1) return;
-    if (std::uncaught_exceptions() == 0) tell(farewell);
     const char byte = 0;
-    if (::write(wake_[1], &byte, 1) == 1) thread_.join();
+    if (::write(wake_[1], &byte, 1) == 1) thread_.join();  // first: what is known of the peers is its own until then
+    if (std::uncaught_exceptions() == 0) tell(farewell);
     for (const Peer& peer : peers_) ::close(peer.socket);
     ::close(wake_[0]);
     ::close(wake_[1]);
