@@ -199,9 +199,9 @@ void Lifeline::connect_to_root(const std::string& addresses, std::uint64_t secre
     fail("rank ", rank_, " cannot reach rank 0 at any of", addresses.substr(addresses.find(' ', 1)), " (ranks need TCP connections to rank 0's host)");
 }
 
+/// On either thread. Which peers have left is known to the watching one alone; to those the word simply does not get.
 void Lifeline::tell(std::int32_t word) {
-    for (const Peer& peer : peers_)
-        if (peer.open) send_all(peer.socket, &word, sizeof word);
+    for (const Peer& peer : peers_) send_all(peer.socket, &word, sizeof word);
 }
 
 void Lifeline::note(int rank) {

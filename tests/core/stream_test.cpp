@@ -60,6 +60,26 @@ BOOST_AUTO_TEST_CASE(what_came_before_an_event_is_done_when_it_was_waited_for) {
     });
 }
 
+BOOST_AUTO_TEST_CASE(a_stream_that_an_event_holds_goes_on_after_it) {
+    if constexpr (has_cuda) {
+        if (!has_gpu()) return;
+        const Stream first(Device::cuda), second(Device::cuda);
+        Event event(Device::cuda);
+        event.hold(second);  // nothing was recorded
+        const Buffer there = Buffer::staging(bytes, Device::cuda), back = Buffer::staging(bytes, Device::cuda), between(bytes, Device::cuda);
+        for (int round = 1; round < 8; ++round) {
+            auto* numbers = reinterpret_cast<std::int32_t*>(there.data());
+            std::iota(numbers, numbers + n, 1000 * round);
+            cuda::copy(first.handle(), there.data(), between.data(), bytes);
+            event.record(first);
+            event.hold(second);
+            cuda::copy(second.handle(), between.data(), back.data(), bytes);
+            second.synchronise();
+            BOOST_TEST(std::equal(numbers, numbers + n, reinterpret_cast<const std::int32_t*>(back.data())));
+        }
+    }
+}
+
 BOOST_AUTO_TEST_CASE(whole_tensors_go_up_and_down) {
     for (const Device device : {Device::cpu, Device::cuda}) {
         if (device == Device::cuda && !has_gpu()) continue;

@@ -6,6 +6,7 @@
 /// RF_EMULATOR_LOST_RANK=r,after=n: the process of rank r ends when its n-th operation begins.
 
 #include "emulator/machine.hpp"
+#include "emulator/races.hpp"
 #include "emulator/runtime.hpp"
 
 #include <mpi.h>
@@ -108,6 +109,8 @@ public:
     bool poll() {
         if (group_->aborted) return true;
         if (group_->turn != number_) return false;
+        // MPI fills an operation's own buffers on whatever thread calls it next: only the program's memory is seen.
+        const races::Quiet quiet;
         if (!begun_) begin();
         begun_ = true;
         if (!pending_.empty()) {
@@ -128,6 +131,16 @@ protected:
 
     MPI_Request* next() { return &pending_.emplace_back(MPI_REQUEST_NULL); }
     const Group& group() const { return *group_; }
+    static const std::byte* read_of(const void* memory, std::size_t bytes) {
+        const races::Seen seen;
+        note_read(memory, bytes);
+        return static_cast<const std::byte*>(memory);
+    }
+    static std::byte* write_of(void* memory, std::size_t bytes) {
+        const races::Seen seen;
+        note_write(memory, bytes);
+        return static_cast<std::byte*>(memory);
+    }
 
 private:
     std::shared_ptr<Group> group_;
@@ -182,14 +195,14 @@ private:
     std::size_t bytes() const { return call_.count * size_of(call_.type); }
 
     void transfer() {
-        const auto* from = static_cast<const std::byte*>(call_.send);
         const int n = int_of(bytes());
         if (header_.kind == broadcast_kind) {
             all_.resize(bytes());
-            if (group().rank == call_.detail) std::copy_n(from, bytes(), all_.begin());
+            if (group().rank == call_.detail) std::copy_n(read_of(call_.send, bytes()), bytes(), all_.begin());
             check_mpi(MPI_Ibcast(all_.data(), n, MPI_BYTE, call_.detail, group().mpi, next()));
             return;
         }
+        const std::byte* from = read_of(call_.send, bytes());
         own_.assign(from, from + bytes());
         all_.resize(bytes() * static_cast<std::size_t>(group().size));
         int_of(all_.size());
@@ -198,7 +211,7 @@ private:
 
     void deliver() {
         if (header_.kind != reduce_kind) {
-            std::copy(all_.begin(), all_.end(), static_cast<std::byte*>(call_.recv));
+            std::copy(all_.begin(), all_.end(), write_of(call_.recv, all_.size()));
             return;
         }
         switch (call_.type) {
@@ -221,11 +234,11 @@ private:
     void reduce() {
         std::vector<T> terms(call_.count * static_cast<std::size_t>(group().size));
         std::memcpy(terms.data(), all_.data(), all_.size());
-        note_write(call_.recv, call_.count * sizeof(T));
+        std::byte* to = write_of(call_.recv, call_.count * sizeof(T));
         for (std::size_t i = 0; i < call_.count; ++i) {
             T sum = terms[i];
             for (std::size_t r = 1; r < static_cast<std::size_t>(group().size); ++r) sum = join(sum, terms[r * call_.count + i]);
-            std::memcpy(static_cast<std::byte*>(call_.recv) + i * sizeof(T), &sum, sizeof(T));
+            std::memcpy(to + i * sizeof(T), &sum, sizeof(T));
         }
     }
 
@@ -234,14 +247,14 @@ private:
         std::vector<std::uint16_t> terms(call_.count * static_cast<std::size_t>(group().size));
         std::memcpy(terms.data(), all_.data(), all_.size());
         const auto widen = [](std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t{bits} << 16); };
-        note_write(call_.recv, call_.count * sizeof(std::uint16_t));
+        auto* to = reinterpret_cast<std::uint16_t*>(write_of(call_.recv, call_.count * sizeof(std::uint16_t)));
         for (std::size_t i = 0; i < call_.count; ++i) {
             std::uint16_t sum = terms[i];
             for (std::size_t r = 1; r < static_cast<std::size_t>(group().size); ++r) {
                 const auto u = std::bit_cast<std::uint32_t>(join(widen(sum), widen(terms[r * call_.count + i])));
                 sum = static_cast<std::uint16_t>((u & 0x7fffffffU) > 0x7f800000U ? (u >> 16) | 0x40U : (u + 0x7fffU + ((u >> 16) & 1U)) >> 16);
             }
-            static_cast<std::uint16_t*>(call_.recv)[i] = sum;
+            to[i] = sum;
         }
     }
 
@@ -270,8 +283,8 @@ private:
                 check_mpi(MPI_Irecv(&lengths_[i], sizeof(std::uint64_t), MPI_BYTE, c.detail, length_tag, group().mpi, next()));
                 continue;
             }
-            const auto* from = static_cast<const std::byte*>(c.send);
             lengths_[i] = c.count * size_of(c.type);
+            const std::byte* from = read_of(c.send, lengths_[i]);
             data_[i].assign(from, from + lengths_[i]);
             check_mpi(MPI_Isend(&lengths_[i], sizeof(std::uint64_t), MPI_BYTE, c.detail, length_tag, group().mpi, next()));
         }
@@ -280,7 +293,7 @@ private:
     bool advance() override {
         if (received_) {
             for (std::size_t i = 0; i < calls_.size(); ++i)
-                if (!calls_[i].send) std::copy(data_[i].begin(), data_[i].end(), static_cast<std::byte*>(calls_[i].recv));
+                if (!calls_[i].send) std::copy(data_[i].begin(), data_[i].end(), write_of(calls_[i].recv, data_[i].size()));
             return true;
         }
         received_ = true;

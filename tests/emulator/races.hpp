@@ -40,6 +40,13 @@ struct Quiet {
     Quiet(const Quiet&) = delete;
     Quiet& operator=(const Quiet&) = delete;
 };
+/// Within Quiet: an access of the program after all.
+struct Seen {
+    Seen() { __tsan_ignore_thread_end(); }
+    ~Seen() { __tsan_ignore_thread_begin(); }
+    Seen(const Seen&) = delete;
+    Seen& operator=(const Seen&) = delete;
+};
 #else
 inline constexpr bool watched = false;
 inline void* current() { return nullptr; }
@@ -51,6 +58,9 @@ inline void read(const void*, std::size_t) {}
 inline void write(void*, std::size_t) {}
 struct Quiet {
     Quiet() {}
+};
+struct Seen {
+    Seen() {}
 };
 #endif
 

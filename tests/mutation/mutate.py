@@ -28,9 +28,9 @@ PLAIN, RACES = "emulated", "emulated-races"
 DEVICE_SITE = re.compile(r"\b(?:block_barrier|warp_barrier|copy_async_wait<\w+>|copy_async_commit)\(\);")
 HOST_SITE = re.compile(r"""
       \bcheck\(cuda(?:EventRecord|EventSynchronize|StreamWaitEvent|StreamSynchronize|DeviceSynchronize)\(.*?\);
-    | \bcuda::(?:record|wait|wait_for|synchronise)\(.*?\);
+    | \bcuda::(?:record|wait|synchronise)\(.*?\);
     | (?<![\w.:>])synchronise\(\w+\);
-    | \b[\w.]+(?:\(\)|\[[^;]*?\])?(?:[\w.]|->)*(?:\.|->)(?:record|wait|wait_for|synchronise|sent)\(\w*\);""", re.VERBOSE)
+    | \b[\w.]+(?:\(\)|\[[^;]*?\])?(?:[\w.]|->)*(?:\.|->)(?:record|wait|hold|synchronise)\(\w*\);""", re.VERBOSE)
 # Loops that ask until the device is done: the question is answered at once.
 POLL_SITE = re.compile(r"\(code = cudaStreamQuery\(.*?\)\) != cudaSuccess")
 # Survivors that should: with what the table says of them instead of trying.
@@ -95,6 +95,8 @@ def plan(site):
         unit = [f"comm/nccl.np{n}" for n in (1, 2, 4)]
     elif site.file.startswith(("src/core/", "src/train/device_batch")):
         unit = [f"{test}.seed{seed}" for seed in (1, 2, 3) for test in ("core/stream", "train/device_batch")]
+    elif site.file.startswith("src/optim/lane_tree"):
+        unit = [f"train/data_parallel.np{n}.seed{seed}" for seed in (1, 2, 3) for n in (2, 4)]
     return [(build, test) for build in (PLAIN, RACES) for test in (*unit, "system/cuda")]
 
 
