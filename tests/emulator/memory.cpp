@@ -233,6 +233,7 @@ cudaError_t cudaMalloc(void** result, std::size_t bytes) {
     void* block = mmap(nullptr, open_bytes + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (block == MAP_FAILED) return fail_with(cudaErrorMemoryAllocation);
     auto* pages = static_cast<std::byte*>(block) + page;
+    madvise(pages, open_bytes, MADV_HUGEPAGE);  // opened and closed all the time: by far the most of it with small pages
     mprotect(pages, open_bytes, PROT_READ | PROT_WRITE);
     std::byte* begin = pages + open_bytes - padded;
     std::memset(pages, canary, open_bytes);
