@@ -81,6 +81,9 @@ inline value write(std::int64_t v) { return v; }
 inline value write(double v) { return v; }
 inline value write(const std::string& v) { return boost::json::string(v); }
 inline value write(const value& v) { return v; }
+template <class T>
+    requires boost::describe::has_describe_members<T>::value
+value write(const T& in);
 
 template <class T>
 value write(const std::vector<T>& list) {

@@ -1,15 +1,18 @@
 #pragma once
 /// Rows of a task as token ids, made once and kept in an HDF5 cache. E examples, N sequences, T tokens, P pieces, Q cells.
 ///
+/// No more than half of the sequences a span task trains on in a batch may be without an answer (RoFormerV2's multi-task loader): the batch
+/// maker's business, told by a cell (0, 0).
+///
 /// An example is what gets one answer: one sequence (classify, regress), the rows of its choices (multiple_choice), the candidates of
 /// a list (rank), the windows of a text (span, entities, relations, events).
 
-#include "data/seen_set.hpp"
+#include "tasks/guard.hpp"
 #include "tasks/task_file.hpp"
 #include "text/tokenizer.hpp"
 
-#include <memory>
-#include <optional>
+#include <array>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -79,39 +82,31 @@ private:
     }
 };
 
-/// What preparation met, for the report.
+/// What preparation met in one split, for the report.
 struct Counts {
-    std::int64_t rows = 0;       ///< read
+    std::int64_t rows = 0;       ///< read; dropped ones among them
+    std::int64_t kept = 0;       ///< rows that became examples, or candidates of one
     std::int64_t examples = 0, sequences = 0, tokens = 0;
-    std::int64_t truncated = 0;  ///< sequences that lost tokens, labels that fell outside every window
-    std::vector<std::pair<std::string, std::int64_t>> dropped;      ///< why, how many
-    std::vector<std::pair<std::string, std::int64_t>> histogram;    ///< label, how many
-    std::array<std::int64_t, 5> lengths{};                          ///< percentiles 0, 50, 90, 99, 100 of the sequences' tokens
+    std::int64_t truncated = 0;  ///< sequences (of spans: questions) that lost tokens
+    std::map<std::string, std::int64_t> dropped;    ///< rows: why, how many
+    std::map<std::string, std::int64_t> lost;       ///< labels of kept rows: why, how many
+    std::map<std::string, std::int64_t> histogram;  ///< label (of cells: type), how many
+    std::array<std::int64_t, 5> lengths{};          ///< percentiles 0, 50, 90, 99, 100 of the sequences' tokens
 };
+BOOST_DESCRIBE_STRUCT(Counts, (), (rows, kept, examples, sequences, tokens, truncated))
 
-/// Texts that no training row may hold: those of the dev and test parts of tasks with `guard`.
-class Guard {
-public:
-    Guard(const std::vector<Task>& tasks);
-    bool holds(std::string_view text) const;
-    const std::string& digest() const { return digest_; }
-
-private:
-    std::vector<Hash128> sorted_;
-    std::string digest_;
-};
-
-/// One split, from its sources. `dropped` rows beyond max_bad_rows are UsageErrors with file and line.
-Prepared prepare(const Task& task, Split split, const Tokenizer& tokenizer, const Guard& guard, Counts& counts);
-
-/// The same through the cache: `<folder>/<task>-<key>.h5`, where the key is a digest of source files, task file, vocabulary and guard.
-/// One process makes it, whole or not at all; `cached` says whether it was there.
 struct PreparedTask {
-    Prepared part[3];
+    Prepared part[3];  ///< by Split
     Counts counts[3];
     bool cached = false;
     const Prepared& operator[](Split split) const { return part[static_cast<int>(split)]; }
 };
+
+/// All splits, from their sources. Bad rows and marks beyond max_bad are UsageErrors with file and line.
+PreparedTask prepare(const Task& task, const Tokenizer& tokenizer, const Guard& guard);
+
+/// The same through the cache: `<folder>/<task>-<key>.h5`, whose key is a digest of sources, task file, vocabulary and guard. A process
+/// that finds none makes it, whole or not at all: let one rank do it before the others.
 PreparedTask prepare(const Task& task, const Tokenizer& tokenizer, const Guard& guard, const std::string& cache_folder);
 
 }  // namespace rf::tasks

@@ -4,7 +4,7 @@
 /// Two small languages name the parts of a row. A *path* is keys and list indices joined by dots (`target.span1_text`, `answers.0`);
 /// a *template* is text with paths in braces (`{name}与{place}`; `{keyword|；}` joins a list by what follows the bar). Where the rows
 /// are items of a list inside a record (`each`), a name is looked up in the item, then in what holds it, and so on outwards; a
-/// leading `^` starts the search one level further out. Items of an object have `$key` and `$value`.
+/// leading `^` starts the search one level further out. Entries of an object have `$key` and `$value`; `{$line}` is the line of a row.
 
 #include "io/json.hpp"
 
@@ -28,29 +28,40 @@ struct KindInfo {
 const std::vector<KindInfo>& kinds();
 const KindInfo& info(Kind kind);
 
-/// A second file whose rows are found by a key: the first column both have under this name.
+/// A second file whose rows are found by a key; its fields are looked up last.
 struct Join {
-    json::value files;
+    json::value files = nullptr;       ///< empty: no join
     std::string format = "tsv";
     std::vector<std::string> columns;
     std::string pattern;
-    std::string key;  ///< path in both rows
+    std::string key;        ///< path in the row
+    std::string other_key;  ///< path in the second file's row; empty: the same
 };
-BOOST_DESCRIBE_STRUCT(Join, (), (files, format, columns, pattern, key))
+BOOST_DESCRIBE_STRUCT(Join, (), (files, format, columns, pattern, key, other_key))
+
+/// A text with numbered gaps: every gap is a row with `left`, `right`, `blank` (its mark) and `number` (from 0).
+struct Blanks {
+    std::string text;                ///< path of the text; empty: the item itself
+    std::string pattern;             ///< regular expression of a mark; empty: no gaps
+    std::string others = "_____";    ///< stands for the other gaps
+    std::int64_t keep = 0;           ///< characters kept around a gap, taken from the outer end of the longer side; 0: all
+};
+BOOST_DESCRIBE_STRUCT(Blanks, (), (text, pattern, others, keep))
 
 /// How a file becomes rows (readers.hpp has the table of formats).
 struct Reader {
     std::string format = "jsonl";
     std::vector<std::string> columns;  ///< tsv, csv: names of the columns (none: the first line has them); pattern: of the groups; blocks: of the lines
-    std::string pattern;               ///< of `pattern`: a regular expression that every line matches
-    std::string each;                  ///< path of the list whose items are the rows
-    json::value join = nullptr;        ///< a Join
+    std::string pattern;               ///< pattern: a regular expression that every line matches; conll: with two groups, character and tag
+    std::string each;                  ///< path of the list whose items are the rows; "*": the record itself is the list
+    Blanks blanks;
+    Join join;
 };
-BOOST_DESCRIBE_STRUCT(Reader, (), (format, columns, pattern, each, join))
+BOOST_DESCRIBE_STRUCT(Reader, (), (format, columns, pattern, each, blanks, join))
 
 /// Files of one split, with the reader they need.
 struct Source {
-    json::value files;
+    std::vector<std::string> files;
     Reader reader;
 };
 
@@ -89,10 +100,11 @@ struct Hashed {
 };
 BOOST_DESCRIBE_STRUCT(Hashed, (), (dev, test, by))
 
-/// A long text is read in windows of `max_length` tokens.
+/// A text longer than `max_length` is read in windows. Of a span task they overlap; of entities, relations and events they follow one
+/// another, cut at the end of a sentence where the second half of a window has one.
 struct Windows {
-    std::int64_t stride = 0;          ///< characters from window to window; 0: span 128, others cut at ends of sentences, nothing twice
-    std::int64_t longest_question = 128;  ///< characters; span: rows with a longer one are dropped
+    std::int64_t stride = 128;            ///< span: characters from window to window
+    std::int64_t longest_question = 128;  ///< span: characters; training rows with a longer one are dropped, others cut there
 };
 BOOST_DESCRIBE_STRUCT(Windows, (), (stride, longest_question))
 
@@ -110,7 +122,7 @@ struct TaskFile {
     Hashed hashed;
     std::vector<Filter> filters;
     std::vector<std::string> input;        ///< templates of the pieces: [CLS] piece [SEP] piece [SEP] …
-    std::string truncate = "longest";      ///< which piece gives up tokens: the longest one, or "last", "first"
+    std::string truncate = "longest";      ///< which piece gives up tokens: the longest (of equals the first), or "longest_last" (of equals the last; C3)
     std::string id = "id";                 ///< path; rows without one are numbered
     std::string label;                     ///< template: of the class, the score, the grade
     json::value labels = nullptr;          ///< the table in its order: a list, or {"files", "reader", "value"}
@@ -135,12 +147,12 @@ struct TaskFile {
     bool corrupt = true;                   ///< masked_encode on training inputs (corrupt.hpp)
     bool guard = false;                    ///< texts of dev and test may stand in no task's training rows
     std::vector<std::string> texts;        ///< templates of these texts; empty: every piece
-    std::int64_t max_bad_rows = 0;         ///< a split; such rows are dropped and counted, one more is an error
+    std::int64_t max_bad = 0;              ///< rows and marks of a split that do not fit; they are dropped and counted, one more is an error
 };
 BOOST_DESCRIBE_STRUCT(TaskFile, (),
                       (name, kind, about, reader, train, dev, test, hashed, filters, input, truncate, id, label, labels, mark, group, choices, choices_split,
                        answer, answer_is, pad_choices, pad_text, grades, answers, no_answer, entities, relations, max_length, windows, head, metric, weight,
-                       corrupt, guard, texts, max_bad_rows))
+                       corrupt, guard, texts, max_bad))
 
 enum class Split { train, dev, test };
 inline constexpr std::array splits{Split::train, Split::dev, Split::test};
