@@ -54,7 +54,7 @@ void read(const value& v, std::vector<T>& out, const Place& place) {
     out.clear();
     for (std::size_t i = 0; i < v.as_array().size(); ++i) {
         out.emplace_back();
-        read(v.as_array()[i], out.back(), {place.file, message(place.path, "[", i, "]")});
+        read(v.as_array()[i], out.back(), Place{place.file, message(place.path, "[", i, "]")});
     }
 }
 

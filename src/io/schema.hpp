@@ -40,6 +40,7 @@ inline constexpr const char* piece_begin = "piece_begin";          ///< [N + 1] 
 inline constexpr const char* label = "label";                      ///< [E] i32
 inline constexpr const char* score = "score";                      ///< [E] or [N] f32
 inline constexpr const char* group = "group";                      ///< [E] i32
+inline constexpr const char* source = "source";                    ///< [E] i32
 inline constexpr const char* cells = "cells";                      ///< [3 Q] i32: type, start, end
 inline constexpr const char* cell_begin = "cell_begin";            ///< [N + 1] i64
 inline constexpr const char* visible = "visible";                  ///< [2 N] i32

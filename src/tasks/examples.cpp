@@ -63,6 +63,7 @@ void append(const Task& task, const Example& example, std::int32_t group, Prepar
     if (task.kind == Kind::multiple_choice && group >= 0) out.group.push_back(group);
     if (cells) out.text.add(example.text), out.gold.add(example.gold);
     out.id.add(example.id);
+    out.source.push_back(example.source);
 }
 
 ExampleMaker::CompiledMention ExampleMaker::compile(const Mention& m, const json::Place& place) {
@@ -99,7 +100,7 @@ ExampleMaker::ExampleMaker(const Task& task, const Tokenizer& tokenizer) : task_
     for (const Mention& m : file_.entities) entities_.push_back(compile(m, place.at("entities")));
     answers_ = compile(file_.answers, place.at("answers"));
     for (const Relation& r : file_.relations)
-        relations_.push_back({r.each, Template(r.type, place.at("relations.type")), compile(r.subject, place.at("relations.subject")), compile(r.object, place.at("relations.object"))});
+        relations_.push_back({r.each, r.chain, Template(r.type, place.at("relations.type")), compile(r.subject, place.at("relations.subject")), compile(r.object, place.at("relations.object"))});
 }
 
 bool ExampleMaker::is_wanted(const Row& row) const {

@@ -28,6 +28,7 @@ struct Example {
     float score = 0;    ///< regress
     std::string group;  ///< multiple_choice, rank: key of the group, or empty
     std::string text, id, gold;
+    std::int32_t source = 0;
 };
 void append(const Task& task, const Example& example, std::int32_t group, Prepared& out);
 
@@ -61,6 +62,7 @@ private:
     };
     struct CompiledRelation {
         std::string each;
+        bool chain = false;
         Template type;
         CompiledMention subject, object;
     };

@@ -19,7 +19,7 @@ Guard::Guard(const std::vector<Task>& tasks, const Tokenizer& tokenizer) {
         const ExampleMaker maker(tasks[i], tokenizer);
         const RowVisitor visitor{
             .act =
-                [&](const Row& row, const RowPlace&, Split) {
+                [&](const Row& row, const RowPlace&, Split, std::int32_t) {
                     for (const std::string& text : maker.texts(row)) found[i].push_back(text_hash(text));
                 },
             .skipped = [](Split) {},

@@ -15,7 +15,7 @@ public:
     Preparation(const Task& task, const Tokenizer& tokenizer, const Guard& guard) : task_(task), guard_(guard), maker_(task, tokenizer) {}
 
     PreparedTask run() {
-        const RowVisitor visitor{.act = [&](const Row& row, const RowPlace& place, Split split) { add(row, place, split); },
+        const RowVisitor visitor{.act = [&](const Row& row, const RowPlace& place, Split split, std::int32_t source) { add(row, place, split, source); },
                                  .skipped = [&](Split split) { ++counts(split).rows, ++counts(split).dropped["left out by a filter"]; },
                                  .bad = [&](const BadRow& e, const RowPlace& place, Split split) { ++counts(split).rows, drop(e, place, split); }};
         visit_rows(task_, maker_, {splits.begin(), splits.end()}, visitor);
@@ -47,7 +47,7 @@ private:
         ++counts(split).dropped[kind_of(e.what())];
     }
 
-    void add(const Row& row, const RowPlace& place, Split split) {
+    void add(const Row& row, const RowPlace& place, Split split, std::int32_t source) {
         Counts& c = counts(split);
         ++c.rows;
         try {
@@ -61,6 +61,7 @@ private:
                                 .bad = [&](const std::string& why) { bad(why, place, split), ++lost[kind_of(why)]; },
                                 .truncated = [&] { ++truncated; }};
             Example example = maker_.make(row, split, losses);
+            example.source = source;
             if (example.id.empty()) example.id = std::to_string(c.rows - 1);
             for (const auto& [why, n] : lost) c.lost[why] += n;
             c.truncated += truncated;

@@ -58,6 +58,7 @@ struct Prepared {
     std::vector<std::int32_t> label;             ///< [E] classify: class; multiple_choice: right row; -1: not known (test parts)
     std::vector<float> score;                    ///< regress [E]; rank [N] grade of each candidate; NaN: not known
     std::vector<std::int32_t> group;             ///< [E] multiple_choice: examples of one number share their choices; else empty
+    std::vector<std::int32_t> source;            ///< [E] which of the split's sources (test parts of CLUE 1.0 and 1.1)
     std::vector<Cell> cells;                     ///< [Q] gold, sorted; span: no cell means (0, 0), the window has no answer
     std::vector<std::int64_t> cell_begin{0};     ///< [N+1]
     std::vector<Range> visible;                  ///< [N] tokens that may be answers (with [CLS] for span); token-pair kinds only

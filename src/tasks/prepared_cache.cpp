@@ -67,6 +67,7 @@ void for_each_member(P& p, Io&& io) {
     io.list(names::label, p.label, "class or right choice of each example, -1: not known");
     io.list(names::score, p.score, "score of each example or grade of each candidate");
     io.list(names::group, p.group, "examples of one number share their choices");
+    io.list(names::source, p.source, "number of the source of each example in its split");
     io.structs(names::cells, p.cells, "type, start and end of each gold cell");
     io.list(names::cell_begin, p.cell_begin, "first cell of each sequence");
     io.structs(names::visible, p.visible, "tokens of each sequence that may be answers");

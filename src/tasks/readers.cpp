@@ -50,11 +50,22 @@ public:
     }
 
 private:
+    /// Python writes a missing number as NaN, which JSON does not know.
+    static void nan_to_null(std::string& text) {
+        bool quoted = false;
+        for (std::size_t i = 0; i < text.size(); ++i) {
+            if (quoted && text[i] == '\\') ++i;
+            else if (text[i] == '"') quoted = !quoted;
+            else if (!quoted && text[i] == 'N' && text.compare(i, 3, "NaN") == 0) text.replace(i, 3, "null");
+        }
+    }
+
     template <class Act>
     void whole_files(Act& act) {
         for (const std::string& file : files_) {
             std::string text, line;
             for (LineReader lines({file}); lines.next(line);) text += line + '\n';
+            nan_to_null(text);
             json::value all = json::parse(text, file);
             if (auto* list = all.if_array()) {
                 std::int64_t number = 0;
@@ -291,7 +302,7 @@ public:
     }
 
 private:
-    std::string others(const std::string& text) const { return boost::regex_replace(text, mark_, options_.others, boost::format_literal); }
+    std::string others(const std::string& text) const { return boost::regex_replace(text, mark_, options_.others, boost::regex_constants::format_literal); }
     /// Takes characters from the outer end of the longer side, of the left one when both are equal, until both hold `keep`.
     void trim(std::u32string& left, std::u32string& right) const {
         if (options_.keep == 0) return;

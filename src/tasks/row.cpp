@@ -61,18 +61,20 @@ const json::value* Row::find(std::string_view name, std::size_t skip) const {
     return nullptr;
 }
 
+const json::value* Row::level(std::size_t skip) const { return skip < chain_.size() ? chain_[chain_.size() - 1 - skip].get() : nullptr; }
+
 Path::Path(std::string text) : text_(std::move(text)) {
     std::string_view rest = text_;
     for (; rest.starts_with('^'); rest.remove_prefix(1)) ++skip_;
-    keys_ = split_at_dots(rest);
+    if (rest != ".") keys_ = split_at_dots(rest);
 }
 
 const json::value* Path::find(const Row& row) const {
-    const json::value* at = keys_.empty() ? &row.item() : nullptr;
+    const json::value* at = keys_.empty() ? row.level(skip_) : nullptr;
     for (std::size_t i = 0; i < keys_.size(); ++i) {
         std::string key = keys_[i];
-        if (key.starts_with('@')) {
-            const json::value* named = row.find(key.substr(1), 0);
+        if (key.starts_with('[') && key.ends_with(']')) {
+            const json::value* named = row.find(key.substr(1, key.size() - 2), 0);
             if (!named) return nullptr;
             key = text_of(*named, key);
         }
@@ -173,16 +175,15 @@ std::vector<Row> items(const Row& row, const std::string& path) {
     std::size_t skip = 0;
     for (; rest.starts_with('^'); rest.remove_prefix(1)) ++skip;
     if (rest.empty() && skip == 0) return rows;
-    std::vector<std::string> keys = split_at_dots(rest);
-    if (keys.size() == 1 && keys[0] == "*") keys.clear();  // the record itself is the list
-    if (keys.empty()) return expand(row, row.item(), path);
+    const std::vector<std::string> keys = split_at_dots(rest);
     for (std::size_t i = 0; i < keys.size(); ++i) {
         std::vector<Row> next;
         for (const Row& outer : rows) {
-            const json::value* at = outer.find(keys[i], i == 0 ? skip : 0);
+            const bool spread = keys[i] == "*";
+            const json::value* at = spread ? &outer.item() : outer.find(keys[i], i == 0 ? skip : 0);
             if (!at) bad_row("the field \"", path, "\" is missing");
-            const bool walk = at->is_array() || i + 1 == keys.size();
-            if (!walk) {
+            if (spread && at->is_object() && at->as_object().contains("$value")) at = &at->as_object().at("$value");
+            if (!spread && !at->is_array() && i + 1 < keys.size()) {
                 next.push_back(outer.inner(outer.share(*at)));
                 continue;
             }
@@ -192,6 +193,15 @@ std::vector<Row> items(const Row& row, const std::string& path) {
         rows = std::move(next);
     }
     return rows;
+}
+
+std::vector<Row> pairs(const Row& row, bool chain) {
+    if (!chain) return {row};
+    if (!row.item().is_array()) bad_row("a chain is a list");
+    const boost::json::array& list = row.item().as_array();
+    std::vector<Row> out;
+    for (std::size_t i = 1; i < list.size(); ++i) out.push_back(row.inner(std::make_shared<json::value>(boost::json::array{list[i - 1], list[i]})));
+    return out;
 }
 
 }  // namespace rf::tasks

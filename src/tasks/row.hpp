@@ -32,6 +32,8 @@ public:
     Row joined(std::shared_ptr<const json::value> fields) const;
 
     const json::value& item() const { return *chain_.back(); }
+    /// What holds the item, `skip` levels further out; null beyond the record.
+    const json::value* level(std::size_t skip) const;
     std::int64_t line() const { return line_; }  ///< or the number of the record, where a file has no lines
     /// The value that a name stands for, from `skip` levels further out; null when there is none.
     const json::value* find(std::string_view name, std::size_t skip) const;
@@ -43,7 +45,7 @@ private:
     std::int64_t line_ = 0;
 };
 
-/// `a.b.0`, `^a`, `answers.@number` (the key is what `number` stands for). The empty path is the row's item.
+/// `a.b.0`, `^a`, `answers.[number]` (the key is what `number` stands for). `.` is the row's item, and so is the empty path.
 class Path {
 public:
     Path() = default;
@@ -89,10 +91,13 @@ private:
 std::string text_of(const json::value& value, std::string_view what);
 
 /// Calls act(Row) for every item of the list (or entry of the object, as $key and $value) at `path`; for the row itself when it is empty.
-/// Lists on the way are walked too: `data.paragraphs.qas`.
+/// Lists on the way are walked too: `data.paragraphs.qas`. `*` walks the item itself, or the $value of an entry: `label.*.*`.
 template <class Act>
 void for_each_item(const Row& row, const std::string& path, Act&& act);
 std::vector<Row> items(const Row& row, const std::string& path);
+
+/// The row itself, or with `chain` a row [a, b] for each item a of the list that it is and the next one.
+std::vector<Row> pairs(const Row& row, bool chain);
 
 template <class Act>
 void for_each_item(const Row& row, const std::string& path, Act&& act) {

@@ -28,11 +28,12 @@ void visit_rows(const Task& task, const ExampleMaker& maker, const std::vector<S
     const bool held_out = task.file.hashed.dev + task.file.hashed.test > 0;
     for (const Split from : splits) {
         if (!is_wanted(from) && !(from == Split::train && held_out)) continue;
-        for (const Source& source : task.source(from)) {
+        for (std::size_t i = 0; i < task.source(from).size(); ++i) {
+            const Source& source = task.source(from)[i];
             const auto act = [&](const Row& row, const RowPlace& place) {
                 if (!maker.is_wanted(row)) return visitor.skipped(from);
                 const Split split = from == Split::train && held_out ? hashed_split(task.file.hashed, maker.hash_text(row)) : from;
-                if (is_wanted(split)) visitor.act(row, place, split);
+                if (is_wanted(split)) visitor.act(row, place, split, static_cast<std::int32_t>(i));
             };
             read_rows(source.files, source.reader, act, [&](const BadRow& e, const RowPlace& place) { visitor.bad(e, place, from); });
         }

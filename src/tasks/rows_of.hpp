@@ -8,10 +8,10 @@
 
 namespace rf::tasks {
 
-/// Calls act(row, place, split) for every row of the splits wanted, filters applied, rows of train that are held out by `hashed` given to
+/// Calls act(row, place, split, source) for every row of the splits wanted, filters applied, rows of train that are held out by `hashed` given to
 /// their split. `skipped(split)` is told of what a filter leaves out, `bad` of rows that cannot be read.
 struct RowVisitor {
-    std::function<void(const Row&, const RowPlace&, Split)> act;
+    std::function<void(const Row&, const RowPlace&, Split, std::int32_t source)> act;
     std::function<void(Split)> skipped;
     std::function<void(const BadRow&, const RowPlace&, Split)> bad;
 };

@@ -232,16 +232,19 @@ void ExampleMaker::make_cells(const Row& row, const Losses& losses, Example& out
     std::vector<Labelled> labelled;
     array gold;
     if (task_.kind == Kind::relations) {
+        const auto add = [&](const CompiledRelation& r, const Row& item) {
+            const std::int32_t type = number_of(r.type.render(item));
+            std::vector<Found> subject, object_;
+            find(r.subject, item, text.letters, ids, losses, subject);
+            find(r.object, item, text.letters, ids, losses, object_);
+            if (subject.empty() || object_.empty()) return;
+            const Range s = subject.front().range, o = object_.front().range;
+            gold.push_back(object{{"type", task_.labels[static_cast<std::size_t>(type)]}, {"subject", text.utf8(s)}, {"object", text.utf8(o)}});
+            labelled.push_back({type, text.tokens(s), text.tokens(o)});
+        };
         for (const CompiledRelation& r : relations_)
             for_each_item(row, r.each, [&](const Row& item) {
-                const std::int32_t type = number_of(r.type.render(item));
-                std::vector<Found> subject, object_;
-                find(r.subject, item, text.letters, ids, losses, subject);
-                find(r.object, item, text.letters, ids, losses, object_);
-                if (subject.empty() || object_.empty()) return;
-                const Range s = subject.front().range, o = object_.front().range;
-                gold.push_back(object{{"type", task_.labels[static_cast<std::size_t>(type)]}, {"subject", text.utf8(s)}, {"object", text.utf8(o)}});
-                labelled.push_back({type, text.tokens(s), text.tokens(o)});
+                for (const Row& pair : pairs(item, r.chain)) add(r, pair);
             });
     } else {
         for (const Found& f : marks) {
@@ -272,17 +275,17 @@ void ExampleMaker::make_cells(const Row& row, const Losses& losses, Example& out
         s.token_chars.resize(2 * s.tokens.size());
         out.sequences.push_back(std::move(s));
     }
-    const bool pairs = task_.kind == Kind::relations;
+    const bool is_pair = task_.kind == Kind::relations;
     for (const Labelled& l : labelled) {
         const auto w = window_of(l.first.begin);
-        if (w != window_of(l.first.end - 1) || (pairs && (w != window_of(l.second.begin) || w != window_of(l.second.end - 1)))) {
-            losses.lost(pairs ? "a relation across windows" : "a mark across windows");
+        if (w != window_of(l.first.end - 1) || (is_pair && (w != window_of(l.second.begin) || w != window_of(l.second.end - 1)))) {
+            losses.lost(is_pair ? "a relation across windows" : "a mark across windows");
             continue;
         }
         const auto shift = static_cast<std::int32_t>(1 - begins[static_cast<std::size_t>(w)]);
         std::vector<Cell>& cells = out.sequences[static_cast<std::size_t>(w)].cells;
         const Range a{l.first.begin + shift, l.first.end + shift - 1}, b{l.second.begin + shift, l.second.end + shift - 1};
-        if (!pairs) {
+        if (!is_pair) {
             cells.push_back({l.type, a.begin, a.end});
             continue;
         }

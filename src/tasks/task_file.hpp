@@ -81,10 +81,11 @@ BOOST_DESCRIBE_STRUCT(Mention, (), (each, id, type, text, split, start, end, end
 
 struct Relation {
     std::string each;
-    std::string type;  ///< template of the label
+    bool chain = false;  ///< the item is a list (of coreferring marks): each of it and the next are a pair, `0` and `1`
+    std::string type;    ///< template of the label
     Mention subject, object;
 };
-BOOST_DESCRIBE_STRUCT(Relation, (), (each, type, subject, object))
+BOOST_DESCRIBE_STRUCT(Relation, (), (each, chain, type, subject, object))
 
 /// Rows are kept when the value is in `keep` (where given) and not in `drop`.
 struct Filter {
