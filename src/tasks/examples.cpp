@@ -74,6 +74,7 @@ ExampleMaker::CompiledMention ExampleMaker::compile(const Mention& m, const json
     CompiledMention out{.each = m.each, .id = Path(m.id), .start = Path(m.start), .end = Path(m.end), .ref = Path(m.ref), .type = Template(m.type, place.at("type")),
                         .text = Template(m.text, place.at("text")), .split = m.split, .has_id = !m.id.empty(), .has_start = !m.start.empty(), .has_end = !m.end.empty(),
                         .has_ref = !m.ref.empty()};
+    out.may_be_absent = m.may_be_absent;
     out.inclusive = one_of(m.ends, "ends", "inclusive", "exclusive");
     out.first = one_of(m.places, "places", "first", "all");
     return out;
@@ -259,7 +260,7 @@ Example ExampleMaker::make(const Row& row, Split split, const Losses& losses) co
     if (task_.kind == Kind::span) {
         make_span(row, split, losses, out);
     } else if (info(task_.kind).has_cells) {
-        make_cells(row, losses, out);
+        make_cells(row, split, losses, out);
     } else if (!file_.choices.is_null()) {
         make_choices(row, split, losses, out);
     } else {

@@ -58,7 +58,7 @@ private:
         Path id, start, end, ref;
         Template type, text;
         std::string split;
-        bool has_id = false, has_start = false, has_end = false, has_ref = false, inclusive = false, first = false;
+        bool has_id = false, has_start = false, has_end = false, has_ref = false, inclusive = false, first = false, may_be_absent = false;
     };
     struct CompiledRelation {
         std::string each;
@@ -91,7 +91,8 @@ private:
     std::vector<Row> choice_rows(const Row& row) const;
     std::int32_t right_choice(const Row& row, const std::vector<Row>& choices) const;
     void make_span(const Row& row, Split split, const Losses& losses, Example& out) const;
-    void make_cells(const Row& row, const Losses& losses, Example& out) const;
+    void make_cells(const Row& row, Split split, const Losses& losses, Example& out) const;
+    bool has_marks(const Row& row) const;
 
     const Task& task_;
     const TaskFile& file_;

@@ -31,14 +31,15 @@ private:
         if (++bad_[static_cast<int>(split)] > task_.file.max_bad)
             fail_usage(place, ": ", what, " (task ", task_.file.name, " in ", task_.place.file, task_.file.max_bad > 0 ? message("; more than max_bad ", task_.file.max_bad) : "", ")");
     }
-    /// The kind of trouble stands before the first quoted word: "the label "…" is not in the table".
-    static std::string kind_of(const std::string& what) {
+    /// Troubles of one kind differ in what they quote and in numbers: the label "…" is not in the table of n labels.
+    static std::string kind_of(std::string what) {
+        const std::size_t first = what.find('"'), last = what.rfind('"');
+        if (first != last) what.replace(first + 1, last - first - 1, "…");
         std::string out;
-        bool quoted = false, digits = false;
         for (const char c : what) {
-            if (c == '"') quoted = !quoted, out += quoted ? "…" : "";
-            else if (!quoted && std::isdigit(static_cast<unsigned char>(c))) out += digits ? "" : "n", digits = true;
-            else if (!quoted) out += c, digits = false;
+            const bool digit = std::isdigit(static_cast<unsigned char>(c)) != 0;
+            if (!digit) out += c;
+            else if (!out.ends_with('n')) out += 'n';
         }
         return out;
     }

@@ -33,8 +33,8 @@ public:
     }
 
     /// Calls act(record, place).
-    template <class Act>
-    void run(Act&& act) {
+    template <class Act, class Bad>
+    void run(Act&& act, Bad&& bad) {
         if (format_ == "json") return whole_files(act);
         if (format_ == "conll") return sentences(act);
         std::string line;
@@ -42,9 +42,9 @@ public:
             const RowPlace place{lines_.path(), lines_.line_number()};
             if (is_blank(line) && format_ != "blocks") continue;
             try {
-                if (std::optional<json::value> record = one(line)) act(std::move(*record), place);
+                if (std::optional<json::value> record = one(line)) act(*std::move(record), place);
             } catch (const BadRow& e) {
-                fail_usage(place, ": ", e.what());
+                bad(e, place);
             }
         }
     }
@@ -125,12 +125,14 @@ private:
         }
     }
 
-    std::optional<json::value> cells(const std::vector<std::string>& values) {
+    std::optional<json::value> cells(std::vector<std::string> values) {
         if (columns_.empty()) names_of_ = lines_.file_index(), columns_ = values, from_file_ = true;
         if (from_file_ && lines_.line_number() == 1) {
             if (values != columns_) bad_row("the names of the columns differ from those of ", files_[names_of_]);
             return std::nullopt;
         }
+        // Spreadsheets leave empty cells behind the last column.
+        while (values.size() > columns_.size() && values.back().empty()) values.pop_back();
         if (values.size() != columns_.size()) bad_row("expected ", columns_.size(), " columns, found ", values.size());
         object out;
         for (std::size_t i = 0; i < values.size(); ++i)
@@ -161,7 +163,8 @@ private:
     std::optional<json::value> numbered(const std::string& line) {
         const std::size_t bar = line.find(" ||| ");
         if (bar == std::string::npos) bad_row("expected \"number ||| text\"");
-        const std::string text = line.substr(bar + 5);
+        std::string text = line.substr(bar + 5);
+        std::erase(text, ' ');  // its words are set apart
         if (!line.starts_with('<')) {
             document_ += (document_.empty() ? "" : "\n") + text;
             return std::nullopt;
@@ -269,7 +272,7 @@ public:
         if (!any_) return row;
         const std::string key = text_of(key_.get(row), key_.text());
         const auto found = rows_.find(key);
-        if (found == rows_.end()) bad_row("the joined file has no row for ", key_.text(), " ", key);
+        if (found == rows_.end()) bad_row("the joined file has no row for \"", key, '"');
         return row.joined(found->second);
     }
 
@@ -329,24 +332,24 @@ const std::vector<std::string>& formats() {
 void read_rows(const std::vector<std::string>& files, const Reader& reader, const RowAction& act, const BadRowAction& bad) {
     const Partners partners(reader.join);
     const Gaps gaps(reader.blanks);
-    RowReader(files, reader.format, reader.columns, reader.pattern).run([&](json::value record, const RowPlace& place) {
+    const auto take = [&](json::value record, const RowPlace& place) {
         const Row whole(std::make_shared<const json::value>(std::move(record)), place.line);
+        const auto one = [&](const Row& row) {
+            try {
+                act(partners.find(row), place);
+            } catch (const BadRow& e) {
+                bad(e, place);
+            }
+        };
         try {
-            for_each_item(whole, reader.each, [&](const Row& item) {
-                gaps.for_each(item, [&](const Row& row) {
-                    try {
-                        act(partners.find(row), place);
-                    } catch (const BadRow& e) {
-                        bad(e, place);
-                    }
-                });
-            });
+            for_each_item(whole, reader.each, [&](const Row& item) { gaps.for_each(item, one); });
         } catch (const BadRow& e) {
             bad(e, place);
         } catch (const Utf8Error& e) {
             fail_usage(place, ": ", e.what());
         }
-    });
+    };
+    RowReader(files, reader.format, reader.columns, reader.pattern).run(take, bad);
 }
 
 std::vector<std::string> files_below(const std::string& data, const json::value& files, const json::Place& place) {

@@ -30,8 +30,8 @@ struct RowPlace {
 };
 std::ostream& operator<<(std::ostream& out, const RowPlace& place);
 
-/// Calls act(row, place) for every row of the files, in order. A line that is no row of the format is a UsageError with file and line; a row
-/// without the list of `each`, without a gap or without a partner is a BadRow passed to `bad`.
+/// Calls act(row, place) for every row of the files, in order. What is no row of the format, or has no list of `each`, no gap or no partner,
+/// is passed to `bad`; so is what `act` throws. Files that cannot be read further (JSON as a whole, tags, UTF-8) are UsageErrors.
 using RowAction = std::function<void(const Row&, const RowPlace&)>;
 using BadRowAction = std::function<void(const BadRow&, const RowPlace&)>;
 void read_rows(const std::vector<std::string>& files, const Reader& reader, const RowAction& act, const BadRowAction& bad);

@@ -104,7 +104,10 @@ void ExampleMaker::find(const CompiledMention& m, const Row& row, std::u32string
         }
         if (part.empty()) return;
         std::size_t at = text.find(part);
-        if (at == std::u32string_view::npos) return losses.bad(message("\"", utf8, "\" does not stand in the text"));
+        if (at == std::u32string_view::npos) {
+            const std::string why = message('"', utf8, "\" does not stand in the text");
+            return m.may_be_absent ? losses.lost("a text that stands nowhere") : losses.bad(why);
+        }
         for (; at != std::u32string_view::npos; at = m.first ? std::u32string_view::npos : text.find(part, at + part.size())) {
             found.range = {static_cast<std::int32_t>(at), static_cast<std::int32_t>(at + part.size())};
             out.push_back(found);
@@ -206,7 +209,10 @@ void ExampleMaker::make_span(const Row& row, Split split, const Losses& losses, 
         out.sequences.push_back(std::move(s));
         if (left + room >= at.back()) break;
     }
-    if (answer.end > 0 && !reached) losses.lost("an answer longer than every window");
+    if (answer.end > 0 && !reached) {
+        if (split == Split::train) bad_row("an answer longer than every window");
+        losses.lost("an answer longer than every window");
+    }
     out.text = texts[1];
     if (!known) return;
     array list;
@@ -214,14 +220,23 @@ void ExampleMaker::make_span(const Row& row, Split split, const Losses& losses, 
     out.gold = boost::json::serialize(object{{"answers", std::move(list)}, {"none", none}});
 }
 
+/// Rows of a test part may come without their marks.
+bool ExampleMaker::has_marks(const Row& row) const {
+    const auto there = [&](const std::string& each) { return each.empty() || Path(each.substr(0, each.find('.'))).find(row); };
+    return std::all_of(entities_.begin(), entities_.end(), [&](const CompiledMention& m) { return there(m.each); }) &&
+           std::all_of(relations_.begin(), relations_.end(), [&](const CompiledRelation& r) { return there(r.each); });
+}
+
 /// [CLS] text [SEP], in windows that follow one another.
-void ExampleMaker::make_cells(const Row& row, const Losses& losses, Example& out) const {
+void ExampleMaker::make_cells(const Row& row, Split split, const Losses& losses, Example& out) const {
     const std::vector<std::string> texts = pieces(row);
     const Text text(tokenizer_, decode_utf8(texts.front()));
     if (text.ids.empty()) bad_row("the text holds no token");
     Ids ids;
     std::vector<Found> marks;
-    for (const CompiledMention& m : entities_) find(m, row, text.letters, ids, losses, marks);
+    const bool known = split != Split::test || has_marks(row);
+    if (known)
+        for (const CompiledMention& m : entities_) find(m, row, text.letters, ids, losses, marks);
     for (const Found& f : marks)
         if (!f.id.empty()) ids[f.id] = f.range;
 
@@ -231,7 +246,7 @@ void ExampleMaker::make_cells(const Row& row, const Losses& losses, Example& out
     };
     std::vector<Labelled> labelled;
     array gold;
-    if (task_.kind == Kind::relations) {
+    if (task_.kind == Kind::relations && known) {
         const auto add = [&](const CompiledRelation& r, const Row& item) {
             const std::int32_t type = number_of(r.type.render(item));
             std::vector<Found> subject, object_;
@@ -299,7 +314,7 @@ void ExampleMaker::make_cells(const Row& row, const Losses& losses, Example& out
         s.cells.erase(std::unique(s.cells.begin(), s.cells.end()), s.cells.end());
     }
     out.text = texts.front();
-    out.gold = boost::json::serialize(gold);
+    if (known) out.gold = boost::json::serialize(gold);
 }
 
 }  // namespace rf::tasks

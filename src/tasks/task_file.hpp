@@ -76,8 +76,9 @@ struct Mention {
     std::string ends = "exclusive";  ///< or "inclusive"
     std::string ref;               ///< path of the id of another mention, in place of all above
     std::string places = "all";    ///< of a text without `start`: "all" or "first"
+    bool may_be_absent = false;    ///< a text that stands nowhere is no error
 };
-BOOST_DESCRIBE_STRUCT(Mention, (), (each, id, type, text, split, start, end, ends, ref, places))
+BOOST_DESCRIBE_STRUCT(Mention, (), (each, id, type, text, split, start, end, ends, ref, places, may_be_absent))
 
 struct Relation {
     std::string each;
