@@ -106,6 +106,7 @@ ExampleMaker::ExampleMaker(const Task& task, const Tokenizer& tokenizer) : task_
 
 bool ExampleMaker::is_wanted(const Row& row) const {
     return std::all_of(filters_.begin(), filters_.end(), [&](const CompiledFilter& f) {
+        if (!f.value.has_fields(row)) return true;
         const std::string value = f.value.render(row);
         return (f.keep.empty() || contains(f.keep, value)) && !contains(f.drop, value);
     });

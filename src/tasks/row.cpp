@@ -156,6 +156,10 @@ std::string Template::render(const Row& row) const {
     return out;
 }
 
+bool Template::has_fields(const Row& row) const {
+    return std::all_of(parts_.begin(), parts_.end(), [&](const Part& part) { return !part.is_path || part.path.text() == "$line" || part.path.find(row); });
+}
+
 bool Template::is_present(const Row& row) const {
     return std::all_of(parts_.begin(), parts_.end(), [&](const Part& part) {
         const json::value* found = part.is_path ? part.path.find(row) : nullptr;

@@ -71,7 +71,9 @@ public:
     /// `place` names the key of the task file for messages.
     Template(const std::string& text, const json::Place& place);
     std::string render(const Row& row) const;
-    /// Every path has a value that is not null.
+    /// Every path leads to a value.
+    bool has_fields(const Row& row) const;
+    /// And none of them is null.
     bool is_present(const Row& row) const;
     /// Every path in it is marked `?`.
     bool may_be_empty() const { return optional_; }

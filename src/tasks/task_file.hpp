@@ -88,7 +88,7 @@ struct Relation {
 };
 BOOST_DESCRIBE_STRUCT(Relation, (), (each, chain, type, subject, object))
 
-/// Rows are kept when the value is in `keep` (where given) and not in `drop`.
+/// Rows are kept when the value is in `keep` (where given) and not in `drop`; rows without the field (labels of test parts) are kept.
 struct Filter {
     std::string value;  ///< template
     std::vector<std::string> keep, drop;
