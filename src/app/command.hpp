@@ -74,5 +74,6 @@ json::value build_vocab_defaults();
 json::value build_corpus_defaults();
 json::value pretrain_defaults();
 json::value bench_defaults();
+json::value multitask_defaults();
 
 }  // namespace rf::app

@@ -129,7 +129,7 @@ const std::vector<Command>& commands() {
         {"build-corpus", "[input.json]", "text, vocab.txt -> HDF5 corpus shards", {}, true, true, &run_build_corpus, &build_corpus_defaults},
         {"tokenize", "--vocab V", "lines on stdin -> a line of ids each", {"vocab"}, false, false, &run_tokenize, nullptr},
         {"pretrain", "[input.json] [--device cpu|cuda|auto]", "corpus, model -> checkpoints, results.h5", {"device"}, true, true, &run_pretrain, &pretrain_defaults},
-        {"multitask", "--check TASK.json... --set data=FOLDER --set vocab=V", "task files and their data -> a report", {}, true, false, &run_multitask, nullptr, true},
+        {"multitask", "--check TASK.json... --set data=FOLDER --set vocab=V", "task files and their data -> a report", {}, true, false, &run_multitask, &multitask_defaults, true},
         {"encode", "--checkpoint C --out F.h5 [--vocab V] [--dtype f32|bf16] [--device cpu|cuda|auto]", "lines on stdin -> hidden states", {"checkpoint", "vocab", "out", "dtype", "device"},
          false, false, &run_encode, nullptr},
         {"fill-mask", "--checkpoint C [--vocab V] [--top K] [--dtype f32|bf16] [--device cpu|cuda|auto]", "lines with [MASK] on stdin -> candidates",

@@ -75,4 +75,6 @@ int run_multitask_check(const Invocation& invocation, World& world) {
     return 0;
 }
 
+json::value multitask_defaults() { return defaults_of<CheckInput>(); }
+
 }  // namespace rf::app

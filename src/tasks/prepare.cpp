@@ -131,7 +131,7 @@ private:
         std::sort(lengths.begin(), lengths.end());
         constexpr std::array percent{0, 50, 90, 99, 100};
         for (std::size_t i = 0; i < percent.size() && !lengths.empty(); ++i) c.lengths[i] = lengths[(lengths.size() - 1) * percent[i] / 100];
-        if (c.examples == 0 && (split == Split::train || !task_.source(split).empty()))
+        if (c.examples == 0 && ((split == Split::train && task_.kind != Kind::mlm) || !task_.source(split).empty()))
             fail_usage(task_.place.at(name(split)), ": none of ", c.rows, " rows became an example", c.dropped.empty() ? "" : " (" + c.dropped.begin()->first + ")");
     }
 

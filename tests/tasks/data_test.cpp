@@ -1,6 +1,7 @@
 /// Every task file of inputs/tasks against the real data: 92 tasks, each with training rows and rows held out; what the report must show.
 
 #include "tests/real_data.hpp"
+#include "tests/tasks/small_task.hpp"
 #include "tasks/prepared.hpp"
 #include "tasks/rows_of.hpp"
 
@@ -104,4 +105,22 @@ BOOST_AUTO_TEST_CASE(guarded_texts_leave_the_training_rows) {
     // MANIFEST.md counts 925 dev and 899 test1.0 sentences of TNEWS in its train part.
     BOOST_TEST(world().of("tnews", Split::train).dropped.at(why) >= 899);
     BOOST_TEST(world().of("iflytek", Split::train).dropped.at(why) >= 100);
+}
+
+BOOST_AUTO_TEST_CASE(templates_give_the_released_ids) {
+    // Ids of [[它]], A||B and _____ by bert4keras and the released vocabulary (roformer_v2.md 8.2).
+    rf::test::need_real_data("vocab/roformer_v2_char_vocab.txt");
+    const rf::Vocabulary vocabulary((rf::test::real_data() / "vocab/roformer_v2_char_vocab.txt").string());
+    const rf::Tokenizer tokenizer(vocabulary);
+    const auto ids = [&](const std::string& more, const std::string& row) {
+        const rf::test::SmallTask task(R"({"name": "t", "kind": "regress", "train": "a.jsonl", "label": "{y}", )" + more + "}", {{"a.jsonl", row}});
+        const Prepared p = prepare(task.read(), tokenizer, {})[Split::train];
+        const auto tokens = p.sequence(0);
+        return std::vector<std::uint16_t>(tokens.begin(), tokens.end());
+    };
+    using Ids = std::vector<std::uint16_t>;
+    BOOST_TEST(ids(R"("input": ["{s}"], "mark": [{"text": "它", "start": "at"}])", R"({"s": "它", "at": 0, "y": 1})") == (Ids{101, 138, 138, 1680, 140, 140, 102}), boost::test_tools::per_element());
+    BOOST_TEST(ids(R"("input": ["{lines|||}", "{s}"])", R"({"lines": ["A", "B"], "s": "它", "y": 1})") == (Ids{101, 142, 169, 169, 143, 102, 1680, 102}), boost::test_tools::per_element());
+    BOOST_TEST(ids(R"("reader": {"blanks": {"text": "s", "pattern": "#idiom\\d+#"}}, "input": ["{left?}", "{right?}"])", R"({"s": "它#idiom1#它#idiom2#", "y": 1})") ==
+                   (Ids{101, 1680, 102, 1680, 100, 100, 100, 100, 100, 102}), boost::test_tools::per_element());
 }
