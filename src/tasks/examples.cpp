@@ -150,20 +150,6 @@ std::int32_t ExampleMaker::number_of(const std::string& label) const {
     return found->second;
 }
 
-/// [[ ]] around the marked stretches, as they stand: from the last to the first, so that positions stay true.
-void ExampleMaker::add_marks(std::string& text, const Row& row) const {
-    std::u32string letters = decode_utf8(text);
-    std::vector<Found> found;
-    const Losses strict{.lost = {}, .bad = [](const std::string& why) { bad_row(why); }, .truncated = {}};
-    for (const CompiledMention& m : marks_) find(m, row, letters, {}, strict, found);
-    std::sort(found.begin(), found.end(), [](const Found& a, const Found& b) { return a.range.begin > b.range.begin; });
-    for (const Found& f : found) {
-        letters.insert(static_cast<std::size_t>(f.range.end), U"]]");
-        letters.insert(static_cast<std::size_t>(f.range.begin), U"[[");
-    }
-    text = encode_utf8(letters);
-}
-
 /// bert4keras truncate_sequences: while the pieces are too long together, the longest loses its last token. There [SEP] counts with its
 /// piece and a leading [CLS] with the first; of a pair both have one ([CLS] a [SEP], [CLS] b [SEP]).
 void ExampleMaker::truncate(std::vector<std::size_t>& sizes, const Losses& losses) const {

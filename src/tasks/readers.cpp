@@ -1,15 +1,15 @@
 #include "tasks/readers.hpp"
 
 #include "io/text_input.hpp"
+#include "tasks/gaps.hpp"
+#include "tasks/joined.hpp"
 #include "text/unicode.hpp"
 
 #include <boost/regex.hpp>
 
 #include <algorithm>
 #include <filesystem>
-#include <map>
 #include <optional>
-#include <unordered_map>
 
 namespace rf::tasks {
 
@@ -22,14 +22,7 @@ class RowReader {
 public:
     RowReader(std::vector<std::string> files, const std::string& format, const std::vector<std::string>& columns, const std::string& pattern)
         : files_(std::move(files)), lines_(files_), format_(format), columns_(columns) {
-        if (!pattern.empty()) pattern_ = compile(pattern);
-    }
-    static boost::regex compile(const std::string& pattern) {
-        try {
-            return boost::regex(pattern);
-        } catch (const boost::regex_error& e) {
-            fail_usage("\"", pattern, "\" is no regular expression: ", e.what());
-        }
+        if (!pattern.empty()) pattern_ = compile_pattern(pattern);
     }
 
     /// Calls act(record, place).
@@ -251,75 +244,6 @@ private:
     std::string document_;
 };
 
-/// The rows of the joined file by their key.
-class Partners {
-public:
-    explicit Partners(const Join& join) : key_(join.key) {
-        if (join.files.is_null()) return;
-        any_ = true;
-        const Path other(join.other_key.empty() ? join.key : join.other_key);
-        std::vector<std::string> files;
-        for (const json::value& file : join.files.as_array()) files.emplace_back(file.as_string());
-        const auto add = [&](const Row& row, const RowPlace& place) {
-            auto fields = std::make_shared<json::value>(row.item());
-            if (!rows_.emplace(text_of(other.get(row), other.text()), std::move(fields)).second) fail_usage(place, ": a second row of the key ", boost::json::serialize(other.get(row)));
-        };
-        // A JSON object of answers by name is a list of $key and $value.
-        const Reader reader{.format = join.format, .columns = join.columns, .pattern = join.pattern, .each = other.text() == "$key" ? "*" : ""};
-        read_rows(files, reader, add, [](const BadRow& e, const RowPlace& place) { fail_usage(place, ": ", e.what()); });
-    }
-    Row find(const Row& row) const {
-        if (!any_) return row;
-        const std::string key = text_of(key_.get(row), key_.text());
-        const auto found = rows_.find(key);
-        if (found == rows_.end()) bad_row("the joined file has no row for \"", key, '"');
-        return row.joined(found->second);
-    }
-
-private:
-    Path key_;
-    bool any_ = false;
-    std::unordered_map<std::string, std::shared_ptr<const json::value>> rows_;
-};
-
-/// Rows of the gaps of a text.
-class Gaps {
-public:
-    explicit Gaps(const Blanks& blanks) : options_(blanks), text_(blanks.text) {
-        if (!blanks.pattern.empty()) mark_ = RowReader::compile(blanks.pattern);
-    }
-    template <class Act>
-    void for_each(const Row& row, Act&& act) const {
-        if (options_.pattern.empty()) return act(row);
-        const std::string text = text_of(text_.get(row), options_.text);
-        const boost::sregex_iterator first(text.begin(), text.end(), mark_), none;
-        if (first == none) bad_row("the text has no gap like \"", options_.pattern, "\"");
-        std::int64_t number = 0;
-        for (auto at = first; at != none; ++at, ++number) {
-            const auto begin = at->position(), end = begin + at->length();
-            std::u32string left = decode_utf8(others(text.substr(0, static_cast<std::size_t>(begin))));
-            std::u32string right = decode_utf8(others(text.substr(static_cast<std::size_t>(end))));
-            trim(left, right);
-            act(row.inner(std::make_shared<json::value>(object{{"left", encode_utf8(left)}, {"right", encode_utf8(right)}, {"blank", at->str()}, {"number", number}})));
-        }
-    }
-
-private:
-    std::string others(const std::string& text) const { return boost::regex_replace(text, mark_, options_.others, boost::regex_constants::format_literal); }
-    /// Takes characters from the outer end of the longer side, of the left one when both are equal, until both hold `keep`.
-    void trim(std::u32string& left, std::u32string& right) const {
-        if (options_.keep == 0) return;
-        const auto keep = static_cast<std::size_t>(options_.keep);
-        std::size_t l = left.size(), r = right.size();
-        while (l + r > keep) (l > r ? l : r)--;
-        left = left.substr(left.size() - l);
-        right.resize(r);
-    }
-    const Blanks& options_;
-    Path text_;
-    boost::regex mark_;
-};
-
 }  // namespace
 
 std::ostream& operator<<(std::ostream& out, const RowPlace& place) { return out << place.file << (place.is_record ? ": record " : ":") << place.line; }
@@ -330,7 +254,7 @@ const std::vector<std::string>& formats() {
 }
 
 void read_rows(const std::vector<std::string>& files, const Reader& reader, const RowAction& act, const BadRowAction& bad) {
-    const Partners partners(reader.join);
+    const Joined partners(reader.join);
     const Gaps gaps(reader.blanks);
     const auto take = [&](json::value record, const RowPlace& place) {
         const Row whole(std::make_shared<const json::value>(std::move(record)), place.line);
@@ -342,7 +266,9 @@ void read_rows(const std::vector<std::string>& files, const Reader& reader, cons
             }
         };
         try {
-            for_each_item(whole, reader.each, [&](const Row& item) { gaps.for_each(item, one); });
+            for_each_item(whole, reader.each, [&](const Row& item) {
+                for (const Row& row : gaps.rows(item)) one(row);
+            });
         } catch (const BadRow& e) {
             bad(e, place);
         } catch (const Utf8Error& e) {
