@@ -17,7 +17,7 @@ namespace rf::app {
 namespace {
 
 struct CheckInput {
-    std::string data;   ///< folder that the paths in task files start from; empty: the folder of each task file
+    std::string data;  ///< folder that the paths in task files start from; empty: the folder of each task file
     std::string vocab;
     std::string cache;  ///< folder for the prepared tasks; empty: nothing is kept
 };
@@ -45,7 +45,8 @@ int run_multitask(const Invocation& invocation, World& world) {
 
 int run_multitask_check(const Invocation& invocation, World& world) {
     if (world.communicator().size() > 1) fail_usage("multitask --check runs on one rank");
-    if (invocation.positional.empty()) fail_usage("multitask --check needs task files: multitask --check inputs/tasks/*.json --set data=FOLDER --set vocab=FILE");
+    if (invocation.positional.empty())
+        fail_usage("multitask --check needs task files: multitask --check inputs/tasks/*.json --set data=FOLDER --set vocab=FILE");
     CheckInput input;
     json::value given = boost::json::object{};
     for (const std::string& assignment : invocation.assignments) json::set(given, assignment);
@@ -63,7 +64,8 @@ int run_multitask_check(const Invocation& invocation, World& world) {
     std::atomic<std::size_t> done{0};
     tasks::for_each_parallel(all.size(), [&](std::size_t i) {
         const tasks::Task& task = all[order[i]];
-        const tasks::PreparedTask prepared = input.cache.empty() ? tasks::prepare(task, tokenizer, guard) : tasks::prepare(task, tokenizer, guard, input.cache);
+        const tasks::PreparedTask prepared =
+            input.cache.empty() ? tasks::prepare(task, tokenizer, guard) : tasks::prepare(task, tokenizer, guard, input.cache);
         std::ostringstream out;
         tasks::print_report(task, prepared, out);
         reports[order[i]] = out.str();
@@ -71,7 +73,8 @@ int run_multitask_check(const Invocation& invocation, World& world) {
         log::live(message(++done, " of ", all.size(), " tasks read"));
     });
     for (const std::string& report : reports) std::cout << report;
-    std::cout << all.size() << " tasks, " << rows << " rows, " << sequences << " sequences, " << tokens << " tokens; " << guard.size() << " texts of guarded dev and test parts\n";
+    std::cout << all.size() << " tasks, " << rows << " rows, " << sequences << " sequences, " << tokens << " tokens; " << guard.size()
+              << " texts of guarded dev and test parts\n";
     return 0;
 }
 

@@ -20,7 +20,9 @@ public:
 private:
     std::uint32_t bits() {
         if (used_ == 4) {
-            block_ = philox({index_++, static_cast<std::uint32_t>(sample_), static_cast<std::uint32_t>(sample_ >> 32), philox_stream(Purpose::corrupt, row_)}, key_);
+            block_ = philox(
+                {index_++, static_cast<std::uint32_t>(sample_), static_cast<std::uint32_t>(sample_ >> 32), philox_stream(Purpose::corrupt, row_)},
+                key_);
             used_ = 0;
         }
         return block_[static_cast<std::size_t>(used_++)];

@@ -71,8 +71,17 @@ ExampleMaker::CompiledMention ExampleMaker::compile(const Mention& m, const json
         if (value != a && value != b) fail_usage(place.at(key), ": expected \"", a, "\" or \"", b, "\", found \"", value, '"');
         return value == a;
     };
-    CompiledMention out{.each = m.each, .id = Path(m.id), .start = Path(m.start), .end = Path(m.end), .ref = Path(m.ref), .type = Template(m.type, place.at("type")),
-                        .text = Template(m.text, place.at("text")), .split = m.split, .has_id = !m.id.empty(), .has_start = !m.start.empty(), .has_end = !m.end.empty(),
+    CompiledMention out{.each = m.each,
+                        .id = Path(m.id),
+                        .start = Path(m.start),
+                        .end = Path(m.end),
+                        .ref = Path(m.ref),
+                        .type = Template(m.type, place.at("type")),
+                        .text = Template(m.text, place.at("text")),
+                        .split = m.split,
+                        .has_id = !m.id.empty(),
+                        .has_start = !m.start.empty(),
+                        .has_end = !m.end.empty(),
                         .has_ref = !m.ref.empty()};
     out.may_be_absent = m.may_be_absent;
     out.inclusive = one_of(m.ends, "ends", "inclusive", "exclusive");
@@ -101,7 +110,8 @@ ExampleMaker::ExampleMaker(const Task& task, const Tokenizer& tokenizer) : task_
     for (const Mention& m : file_.entities) entities_.push_back(compile(m, place.at("entities")));
     answers_ = compile(file_.answers, place.at("answers"));
     for (const Relation& r : file_.relations)
-        relations_.push_back({r.each, r.chain, Template(r.type, place.at("relations.type")), compile(r.subject, place.at("relations.subject")), compile(r.object, place.at("relations.object"))});
+        relations_.push_back({r.each, r.chain, Template(r.type, place.at("relations.type")), compile(r.subject, place.at("relations.subject")),
+                              compile(r.object, place.at("relations.object"))});
 }
 
 bool ExampleMaker::is_wanted(const Row& row) const {
@@ -116,7 +126,8 @@ std::vector<std::string> ExampleMaker::render(const std::vector<Template>& templ
     std::vector<std::string> out;
     for (const Template& t : templates) {
         out.push_back(t.render(row));
-        if (is_blank_text(out.back()) && !t.may_be_empty()) bad_row("the text of \"", file_.input[std::min(out.size(), file_.input.size()) - 1], "\" is empty");
+        if (is_blank_text(out.back()) && !t.may_be_empty())
+            bad_row("the text of \"", file_.input[std::min(out.size(), file_.input.size()) - 1], "\" is empty");
     }
     return out;
 }
@@ -220,12 +231,14 @@ std::int32_t ExampleMaker::right_choice(const Row& row, const std::vector<Row>& 
     }
     std::int64_t index = -1;
     if (file_.answer_is == "letter") {
-        if (answer.size() == 1 && std::isalpha(static_cast<unsigned char>(answer[0]))) index = std::toupper(static_cast<unsigned char>(answer[0])) - 'A';
+        if (answer.size() == 1 && std::isalpha(static_cast<unsigned char>(answer[0])))
+            index = std::toupper(static_cast<unsigned char>(answer[0])) - 'A';
     } else {
         const auto [end, error] = std::from_chars(answer.data(), answer.data() + answer.size(), index);
         if (error != std::errc{} || end != answer.data() + answer.size()) index = -1;
     }
-    if (index < 0 || index >= static_cast<std::int64_t>(choices.size())) bad_row("the answer \"", answer, "\" names none of the ", choices.size(), " choices");
+    if (index < 0 || index >= static_cast<std::int64_t>(choices.size()))
+        bad_row("the answer \"", answer, "\" names none of the ", choices.size(), " choices");
     return static_cast<std::int32_t>(index);
 }
 

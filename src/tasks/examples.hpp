@@ -35,7 +35,7 @@ void append(const Task& task, const Example& example, std::int32_t group, Prepar
 /// Told of everything that an example loses: labels between tokens or across windows (`lost`), marks that contradict the text (`bad`, which
 /// may throw), sequences cut short.
 struct Losses {
-    std::function<void(const std::string& why)> lost, bad;
+    std::function<void(const std::string&why)> lost, bad;
     std::function<void()> truncated;
 };
 
@@ -76,6 +76,13 @@ private:
         std::string type, id;
     };
     struct Text;
+    /// Of a question: what may be answered, and where the answer to learn stands (empty: nowhere).
+    struct Answers {
+        std::vector<std::string> texts;
+        Range place;
+        bool none = false;   ///< the question has no answer
+        bool known = false;  ///< false where a test part does not tell
+    };
     using Ids = std::map<std::string, Range>;
 
     static CompiledMention compile(const Mention& mention, const json::Place& place);
@@ -85,11 +92,13 @@ private:
     void truncate(std::vector<std::size_t>& sizes, const Losses& losses) const;
     std::int32_t number_of(const std::string& label) const;
     void add_marks(std::string& text, const Row& row) const;
-    void find(const CompiledMention& mention, const Row& row, std::u32string_view text, const Ids& ids, const Losses& losses, std::vector<Found>& out) const;
+    void find(const CompiledMention& mention, const Row& row, std::u32string_view text, const Ids& ids, const Losses& losses,
+              std::vector<Found>& out) const;
 
     void make_choices(const Row& row, Split split, const Losses& losses, Example& out) const;
     std::vector<Row> choice_rows(const Row& row) const;
     std::int32_t right_choice(const Row& row, const std::vector<Row>& choices) const;
+    Answers find_answers(const Row& row, Split split, std::u32string_view context, const Losses& losses) const;
     void make_span(const Row& row, Split split, const Losses& losses, Example& out) const;
     void make_cells(const Row& row, Split split, const Losses& losses, Example& out) const;
     bool has_marks(const Row& row) const;

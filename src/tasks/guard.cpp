@@ -17,13 +17,12 @@ Guard::Guard(const std::vector<Task>& tasks, const Tokenizer& tokenizer) {
     for_each_parallel(tasks.size(), [&](std::size_t i) {
         if (!tasks[i].file.guard) return;
         const ExampleMaker maker(tasks[i], tokenizer);
-        const RowVisitor visitor{
-            .act =
-                [&](const Row& row, const RowPlace&, Split, std::int32_t) {
-                    for (const std::string& text : maker.texts(row)) found[i].push_back(text_hash(text));
-                },
-            .skipped = [](Split) {},
-            .bad = [](const BadRow&, const RowPlace&, Split) {}};  // preparation counts them
+        const RowVisitor visitor{.act =
+                                     [&](const Row& row, const RowPlace&, Split, std::int32_t) {
+                                         for (const std::string& text : maker.texts(row)) found[i].push_back(text_hash(text));
+                                     },
+                                 .skipped = [](Split) {},
+                                 .bad = [](const BadRow&, const RowPlace&, Split) {}};  // preparation counts them
         visit_rows(tasks[i], maker, {Split::dev, Split::test}, visitor);
     });
     for (const std::vector<Hash128>& of_task : found) sorted_.insert(sorted_.end(), of_task.begin(), of_task.end());

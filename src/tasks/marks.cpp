@@ -7,7 +7,8 @@
 
 namespace rf::tasks {
 
-void ExampleMaker::find(const CompiledMention& m, const Row& row, std::u32string_view text, const Ids& ids, const Losses& losses, std::vector<Found>& out) const {
+void ExampleMaker::find(const CompiledMention& m, const Row& row, std::u32string_view text, const Ids& ids, const Losses& losses,
+                        std::vector<Found>& out) const {
     const auto size = static_cast<std::int64_t>(text.size());
     const auto place_text = [&](const Row& item, const std::string& utf8, Found found) {
         const std::u32string part = decode_utf8(utf8);

@@ -15,9 +15,10 @@ public:
     Preparation(const Task& task, const Tokenizer& tokenizer, const Guard& guard) : task_(task), guard_(guard), maker_(task, tokenizer) {}
 
     PreparedTask run() {
-        const RowVisitor visitor{.act = [&](const Row& row, const RowPlace& place, Split split, std::int32_t source) { add(row, place, split, source); },
-                                 .skipped = [&](Split split) { ++counts(split).rows, ++counts(split).dropped["left out by a filter"]; },
-                                 .bad = [&](const BadRow& e, const RowPlace& place, Split split) { ++counts(split).rows, drop(e, place, split); }};
+        const RowVisitor visitor{
+            .act = [&](const Row& row, const RowPlace& place, Split split, std::int32_t source) { add(row, place, split, source); },
+            .skipped = [&](Split split) { ++counts(split).rows, ++counts(split).dropped["left out by a filter"]; },
+            .bad = [&](const BadRow& e, const RowPlace& place, Split split) { ++counts(split).rows, drop(e, place, split); }};
         visit_rows(task_, maker_, {splits.begin(), splits.end()}, visitor);
         for (const Split split : splits) finish(split);
         return std::move(out_);
@@ -29,7 +30,8 @@ private:
 
     void bad(const std::string& what, const RowPlace& place, Split split) {
         if (++bad_[static_cast<int>(split)] > task_.file.max_bad)
-            fail_usage(place, ": ", what, " (task ", task_.file.name, " in ", task_.place.file, task_.file.max_bad > 0 ? message("; more than max_bad ", task_.file.max_bad) : "", ")");
+            fail_usage(place, ": ", what, " (task ", task_.file.name, " in ", task_.place.file,
+                       task_.file.max_bad > 0 ? message("; more than max_bad ", task_.file.max_bad) : "", ")");
     }
     /// Troubles of one kind differ in what they quote and in numbers: the label "…" is not in the table of n labels.
     static std::string kind_of(std::string what) {
@@ -132,7 +134,8 @@ private:
         constexpr std::array percent{0, 50, 90, 99, 100};
         for (std::size_t i = 0; i < percent.size() && !lengths.empty(); ++i) c.lengths[i] = lengths[(lengths.size() - 1) * percent[i] / 100];
         if (c.examples == 0 && ((split == Split::train && task_.kind != Kind::mlm) || !task_.source(split).empty()))
-            fail_usage(task_.place.at(name(split)), ": none of ", c.rows, " rows became an example", c.dropped.empty() ? "" : " (" + c.dropped.begin()->first + ")");
+            fail_usage(task_.place.at(name(split)), ": none of ", c.rows, " rows became an example",
+                       c.dropped.empty() ? "" : " (" + c.dropped.begin()->first + ")");
     }
 
     const Task& task_;

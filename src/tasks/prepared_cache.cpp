@@ -28,7 +28,8 @@ std::string description(const Task& task) {
 }
 
 std::string key_of(const Task& task, const Tokenizer& tokenizer, const Guard& guard) {
-    std::string all = message(version, '\n', description(task), '\n', tokenizer.vocabulary().digest(), '\n', Tokenizer::identity(), '\n', guard.digest());
+    std::string all =
+        message(version, '\n', description(task), '\n', tokenizer.vocabulary().digest(), '\n', Tokenizer::identity(), '\n', guard.digest());
     const auto add = [&](const std::string& path) {
         const std::string bytes = read_file(path);
         all += '\n' + path.substr(path.find_last_of('/') + 1) + ' ' + digest(bytes.data(), static_cast<std::int64_t>(bytes.size()));
@@ -128,7 +129,8 @@ std::map<std::string, std::int64_t> read_map(const json::value& v) {
 std::string write_counts(const Counts& counts) {
     boost::json::object out = json::write(counts).as_object();
     out["dropped"] = write_map(counts.dropped), out["lost"] = write_map(counts.lost), out["histogram"] = write_map(counts.histogram);
-    for (const std::int64_t length : counts.lengths) out["lengths"].is_array() ? out["lengths"].as_array().emplace_back(length) : out["lengths"].emplace_array().emplace_back(length);
+    for (const std::int64_t length : counts.lengths)
+        out["lengths"].is_array() ? out["lengths"].as_array().emplace_back(length) : out["lengths"].emplace_array().emplace_back(length);
     return boost::json::serialize(out);
 }
 

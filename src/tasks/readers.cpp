@@ -192,14 +192,16 @@ private:
     std::pair<std::string, std::string> token_and_tag(const std::string& line) const {
         if (!pattern_.empty()) {
             boost::smatch match;
-            if (!boost::regex_match(line, match, pattern_) || match.size() != 3) bad_row("the line does not match the pattern \"", pattern_.str(), "\" of two groups");
+            if (!boost::regex_match(line, match, pattern_) || match.size() != 3)
+                bad_row("the line does not match the pattern \"", pattern_.str(), "\" of two groups");
             return {match[1].str(), match[2].str()};
         }
         const std::size_t last = line.find_last_not_of(" \t"), blank = line.find_last_of(" \t", last);
         if (blank == std::string::npos) bad_row("expected a character and a tag, found \"", line, "\"");
         const std::size_t end = line.find_last_not_of(" \t", blank);
         // A blank is a character too where text is split into characters.
-        return {end == std::string::npos ? line.substr(0, std::max<std::size_t>(blank, 1)) : line.substr(0, end + 1), line.substr(blank + 1, last - blank)};
+        return {end == std::string::npos ? line.substr(0, std::max<std::size_t>(blank, 1)) : line.substr(0, end + 1),
+                line.substr(blank + 1, last - blank)};
     }
 
     /// A sentence that grows by a character a line.
@@ -246,7 +248,9 @@ private:
 
 }  // namespace
 
-std::ostream& operator<<(std::ostream& out, const RowPlace& place) { return out << place.file << (place.is_record ? ": record " : ":") << place.line; }
+std::ostream& operator<<(std::ostream& out, const RowPlace& place) {
+    return out << place.file << (place.is_record ? ": record " : ":") << place.line;
+}
 
 const std::vector<std::string>& formats() {
     static const std::vector<std::string> all{"jsonl", "json", "tsv", "csv", "conll", "pattern", "blocks", "cmrc2017"};

@@ -157,7 +157,8 @@ std::string Template::render(const Row& row) const {
 }
 
 bool Template::has_fields(const Row& row) const {
-    return std::all_of(parts_.begin(), parts_.end(), [&](const Part& part) { return !part.is_path || part.path.text() == "$line" || part.path.find(row); });
+    return std::all_of(parts_.begin(), parts_.end(),
+                       [&](const Part& part) { return !part.is_path || part.path.text() == "$line" || part.path.find(row); });
 }
 
 bool Template::is_present(const Row& row) const {
@@ -169,7 +170,8 @@ bool Template::is_present(const Row& row) const {
 
 std::string text_of(const json::value& value, std::string_view what) {
     if (value.is_string()) return std::string(value.as_string());
-    if (value.is_structured() || value.is_null()) bad_row("\"", what, "\" is no text: ", value.is_null() ? "null" : value.is_array() ? "a list" : "an object");
+    if (value.is_structured() || value.is_null())
+        bad_row("\"", what, "\" is no text: ", value.is_null() ? "null" : value.is_array() ? "a list" : "an object");
     return boost::json::serialize(value);
 }
 

@@ -22,12 +22,18 @@ struct ExampleMaker::Text {
     /// The tokens that cover exactly these characters (what the tokenizer drops at their ends aside), or an empty range: a mark may begin
     /// or end inside a token.
     Range tokens(Range characters) const {
-        const auto first = std::lower_bound(spans.begin(), spans.end(), characters.begin, [](const TokenSpan& s, std::int32_t at) { return s.begin < at; });
-        const auto last = std::lower_bound(spans.begin(), spans.end(), characters.end, [](const TokenSpan& s, std::int32_t at) { return s.end <= at; });
-        if (first >= last || (first != spans.begin() && (first - 1)->end > characters.begin) || (last != spans.end() && last->begin < characters.end)) return {};
+        const auto first =
+            std::lower_bound(spans.begin(), spans.end(), characters.begin, [](const TokenSpan& s, std::int32_t at) { return s.begin < at; });
+        const auto last =
+            std::lower_bound(spans.begin(), spans.end(), characters.end, [](const TokenSpan& s, std::int32_t at) { return s.end <= at; });
+        if (first >= last || (first != spans.begin() && (first - 1)->end > characters.begin) || (last != spans.end() && last->begin < characters.end))
+            return {};
         return {static_cast<std::int32_t>(first - spans.begin()), static_cast<std::int32_t>(last - spans.begin())};
     }
-    std::string utf8(Range characters) const { return encode_utf8(std::u32string_view(letters).substr(static_cast<std::size_t>(characters.begin), static_cast<std::size_t>(characters.end - characters.begin))); }
+    std::string utf8(Range characters) const {
+        return encode_utf8(std::u32string_view(letters).substr(static_cast<std::size_t>(characters.begin),
+                                                               static_cast<std::size_t>(characters.end - characters.begin)));
+    }
 };
 
 namespace {
@@ -74,7 +80,8 @@ std::vector<std::int64_t> cut_at_sentences(std::u32string_view text, std::span<c
         std::int64_t cut = begins.back() + room;
         for (std::int64_t t = cut; t > begins.back() + room / 2; --t) {
             // From the token before the cut to the one behind it, so that line ends count, which are no tokens.
-            const auto from = static_cast<std::size_t>(spans[static_cast<std::size_t>(t) - 1].begin), to = static_cast<std::size_t>(spans[static_cast<std::size_t>(t)].begin);
+            const auto from = static_cast<std::size_t>(spans[static_cast<std::size_t>(t) - 1].begin),
+                       to = static_cast<std::size_t>(spans[static_cast<std::size_t>(t)].begin);
             if (text.substr(from, to - from).find_first_of(ends) == std::u32string_view::npos) continue;
             cut = t;
             break;
@@ -87,6 +94,29 @@ std::vector<std::int64_t> cut_at_sentences(std::u32string_view text, std::span<c
 
 }  // namespace
 
+ExampleMaker::Answers ExampleMaker::find_answers(const Row& row, Split split, std::u32string_view context, const Losses& losses) const {
+    Answers out;
+    for_each_item(row, answers_.each, [&](const Row& item) {
+        out.texts.push_back(answers_.text.render(item));
+        out.none = out.none || std::find(file_.no_answer.begin(), file_.no_answer.end(), out.texts.back()) != file_.no_answer.end();
+        const std::u32string part = decode_utf8(out.texts.back());
+        if (out.none || part.empty() || out.place.end > 0) return;  // the first that is found is the one to learn
+        const std::int64_t given = answers_.has_start ? answers_.start.integer(item) : 0;
+        const auto distance = [&](std::size_t at) { return std::abs(static_cast<std::int64_t>(at) - given); };
+        // Where the text stands nearest to the place given: published positions are off by some characters at times.
+        std::size_t best = context.find(part);
+        for (std::size_t at = best; at != std::u32string_view::npos; at = context.find(part, at + 1))
+            if (distance(at) < distance(best)) best = at;
+        if (best != std::u32string_view::npos) out.place = {static_cast<std::int32_t>(best), static_cast<std::int32_t>(best + part.size())};
+    });
+    if (out.none) out.place = {};
+    const bool found = out.none || out.place.end > 0;
+    if (!found && split == Split::train) bad_row("the answer \"", out.texts.empty() ? "" : out.texts.front(), "\" does not stand in the context");
+    if (!found && split == Split::dev) losses.bad("an answer does not stand in the context");
+    out.known = found || split != Split::test;
+    return out;
+}
+
 /// [CLS] question [SEP] context window [SEP]; around an answer that a training window holds whole, its left, itself and its right are
 /// encoded each by itself (RoFormerV2's multi-task snippets).
 void ExampleMaker::make_span(const Row& row, Split split, const Losses& losses, Example& out) const {
@@ -96,38 +126,21 @@ void ExampleMaker::make_span(const Row& row, Split split, const Losses& losses, 
     if (begins.back() > file_.windows.longest_question) {
         if (split == Split::train) bad_row("a question of more than ", file_.windows.longest_question, " characters");
         losses.truncated();
-        question.resize(static_cast<std::size_t>(std::upper_bound(begins.begin(), begins.end(), file_.windows.longest_question) - begins.begin()) - 1);
+        question.resize(static_cast<std::size_t>(std::upper_bound(begins.begin(), begins.end(), file_.windows.longest_question) - begins.begin()) -
+                        1);
         begins.resize(question.size() + 1);
     }
     const std::int64_t room = file_.max_length - begins.back() - 3;
     if (room < 1) bad_row("max_length ", file_.max_length, " has no room for a context beside the question");
 
     const std::u32string context = decode_utf8(texts[1]);
-    std::vector<std::string> answers;
-    std::vector<Found> found;
-    bool none = false;
-    for_each_item(row, answers_.each, [&](const Row& item) {
-        std::string text = answers_.text.render(item);
-        none = none || std::find(file_.no_answer.begin(), file_.no_answer.end(), text) != file_.no_answer.end();
-        answers.push_back(std::move(text));
-        if (none) return;
-        const std::u32string part = decode_utf8(answers.back());
-        std::size_t best = std::u32string::npos;
-        const std::int64_t near = answers_.has_start ? answers_.start.integer(item) : 0;
-        // Where the text stands nearest to the place given: published positions are off by some characters at times.
-        for (std::size_t at = part.empty() ? std::u32string::npos : context.find(part); at != std::u32string::npos; at = context.find(part, at + 1))
-            if (best == std::u32string::npos || std::abs(static_cast<std::int64_t>(at) - near) < std::abs(static_cast<std::int64_t>(best) - near)) best = at;
-        if (best != std::u32string::npos) found.push_back({{static_cast<std::int32_t>(best), static_cast<std::int32_t>(best + part.size())}, "", ""});
-    });
-    if (found.empty() && !none) {
-        if (split == Split::train) bad_row("the answer \"", answers.empty() ? "" : answers.front(), "\" does not stand in the context");
-        if (split == Split::dev) losses.bad("an answer does not stand in the context");
-    }
-    const bool known = split != Split::test || none || !found.empty();
-    const Range answer = found.empty() || none ? Range{} : found.front().range;
+    const Answers answers = find_answers(row, split, context, losses);
+    const Range answer = answers.place;
 
     const std::vector<std::int64_t> at = normalised_begins(context);
-    const auto character = [&](std::int64_t normal) { return static_cast<std::int32_t>(std::lower_bound(at.begin(), at.end(), normal) - at.begin()); };
+    const auto character = [&](std::int64_t normal) {
+        return static_cast<std::int32_t>(std::lower_bound(at.begin(), at.end(), normal) - at.begin());
+    };
     const Vocabulary& v = tokenizer_.vocabulary();
     const Text asked(tokenizer_, question);
     bool reached = false;
@@ -147,7 +160,8 @@ void ExampleMaker::make_span(const Row& row, Split split, const Losses& losses, 
             const auto first = static_cast<std::int32_t>(s.tokens.size());
             add_chars(s, part.spans, from - begin);
             add_piece(s, part.ids);
-            if (holds && begin == answer.begin && end == answer.end && !part.ids.empty()) cell = {0, first, static_cast<std::int32_t>(s.tokens.size()) - 1};
+            if (holds && begin == answer.begin && end == answer.end && !part.ids.empty())
+                cell = {0, first, static_cast<std::int32_t>(s.tokens.size()) - 1};
             if (!holds || split == Split::train) return;
             const Range tokens = part.tokens({answer.begin - begin, answer.end - begin});
             if (tokens.end > 0) cell = {0, first + tokens.begin, first + tokens.end - 1};
@@ -158,7 +172,7 @@ void ExampleMaker::make_span(const Row& row, Split split, const Losses& losses, 
         add_special(s, v.sep());
         s.token_chars.resize(2 * s.tokens.size());
         if (holds && cell.end == 0) losses.lost("an answer begins or ends inside a token");
-        if (known) s.cells.push_back(cell);
+        if (answers.known) s.cells.push_back(cell);
         reached = reached || holds;
         if (static_cast<std::int64_t>(s.tokens.size()) > file_.max_length) bad_row("a window of more than ", file_.max_length, " tokens");
         out.sequences.push_back(std::move(s));
@@ -169,10 +183,10 @@ void ExampleMaker::make_span(const Row& row, Split split, const Losses& losses, 
         losses.lost("an answer longer than every window");
     }
     out.text = texts[1];
-    if (!known) return;
+    if (!answers.known) return;
     array list;
-    for (const std::string& a : answers) list.emplace_back(a);
-    out.gold = boost::json::serialize(object{{"answers", std::move(list)}, {"none", none}});
+    for (const std::string& text : answers.texts) list.emplace_back(text);
+    out.gold = boost::json::serialize(object{{"answers", std::move(list)}, {"none", answers.none}});
 }
 
 /// Rows of a test part may come without their marks.

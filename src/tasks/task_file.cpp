@@ -26,14 +26,16 @@ const Item& choose(const std::vector<Item>& all, Name name_of, const std::string
 }
 
 void check_name(const std::vector<std::string>& all, const std::string& wanted, const json::Place& place) {
-    choose(all, [](const std::string& s) -> const std::string& { return s; }, wanted, place);
+    choose(
+        all, [](const std::string& s) -> const std::string& { return s; }, wanted, place);
 }
 
 void check_reader(const Reader& reader, const json::Place& place) {
     check_name(formats(), reader.format, place.at("format"));
     if (reader.format == "pattern" && (reader.pattern.empty() || reader.columns.empty()))
         fail_usage(place, ": the format pattern needs \"pattern\" and \"columns\", a name for each of its groups");
-    if (reader.format == "blocks" && reader.columns.empty()) fail_usage(place, ": the format blocks needs \"columns\", a name for each line of a block");
+    if (reader.format == "blocks" && reader.columns.empty())
+        fail_usage(place, ": the format blocks needs \"columns\", a name for each line of a block");
     if (!reader.join.files.is_null()) {
         check_name(formats(), reader.join.format, place.at("join.format"));
         if (reader.join.key.empty()) fail_usage(place.at("join"), ": needs \"key\"");
@@ -86,9 +88,10 @@ std::vector<std::string> read_labels(const json::value& given, const std::string
         json::read(given, table, place);
         check_reader(table.reader, place.at("reader"));
         const Path value(table.value);
-        read_rows(files_below(data, table.files, place.at("files")), table.reader,
-                  [&](const Row& row, const RowPlace&) { labels.push_back(text_of(value.get(row), table.value)); },
-                  [](const BadRow& e, const RowPlace& at) { fail_usage(at, ": ", e.what()); });
+        read_rows(
+            files_below(data, table.files, place.at("files")), table.reader,
+            [&](const Row& row, const RowPlace&) { labels.push_back(text_of(value.get(row), table.value)); },
+            [](const BadRow& e, const RowPlace& at) { fail_usage(at, ": ", e.what()); });
     } else {
         json::read(given, labels, place);
     }
@@ -118,10 +121,13 @@ void check_kind(const Task& task) {
     if (task.kind == Kind::rank) {
         need(!f.label.empty() || !f.grades.empty(), task, "label");
         need(!f.group.empty() || !f.choices.is_null(), task, "group");
-        need(f.choices.is_null() || (f.choices.is_array() && f.choices.as_array().size() == f.grades.size()), task, "grades\", one of each choice, \"");
+        need(f.choices.is_null() || (f.choices.is_array() && f.choices.as_array().size() == f.grades.size()), task,
+             "grades\", one of each choice, \"");
     }
     if (chooses) need(!f.choices.is_null(), task, "choices"), need(!f.answer.empty(), task, "answer");
-    if (task.kind == Kind::span) need(f.input.size() == 2, task, "input\" of [question, context], \""), need(!f.answers.text.empty() || !f.answers.each.empty(), task, "answers");
+    if (task.kind == Kind::span)
+        need(f.input.size() == 2, task, "input\" of [question, context], \""),
+            need(!f.answers.text.empty() || !f.answers.each.empty(), task, "answers");
     if (task.kind == Kind::entities || task.kind == Kind::events) need(!f.entities.empty(), task, "entities");
     if (task.kind == Kind::relations) need(!f.relations.empty(), task, "relations");
     if (kind.has_cells && task.kind != Kind::span) need(f.input.size() == 1, task, "input\" of one text, \"");
@@ -135,7 +141,8 @@ void check_values(const Task& task) {
     if (f.max_length < 8 || f.max_length > 32768) fail_usage(task.place.at("max_length"), ": expected 8 to 32768, found ", f.max_length);
     if (!(f.weight > 0)) fail_usage(task.place.at("weight"), ": expected more than 0, found ", f.weight);
     if (f.hashed.dev < 0 || f.hashed.test < 0 || f.hashed.dev + f.hashed.test >= 1)
-        fail_usage(task.place.at("hashed"), ": expected shares from 0 whose sum is less than 1, found dev ", f.hashed.dev, " and test ", f.hashed.test);
+        fail_usage(task.place.at("hashed"), ": expected shares from 0 whose sum is less than 1, found dev ", f.hashed.dev, " and test ",
+                   f.hashed.test);
     if (f.hashed.dev > 0 && !f.dev.is_null()) fail_usage(task.place.at("hashed.dev"), ": the task has files for dev");
     if (f.hashed.test > 0 && !f.test.is_null()) fail_usage(task.place.at("hashed.test"), ": the task has files for test");
     if (f.windows.stride < 1) fail_usage(task.place.at("windows.stride"), ": expected at least 1, found ", f.windows.stride);
@@ -149,8 +156,11 @@ Task read_task(const std::string& file, const std::string& data) {
     json::read(json::parse_file(file), task.file, task.place);
     TaskFile& f = task.file;
     if (f.name.empty()) fail_usage(task.place.at("name"), ": a task needs a name");
-    if (f.name.find_first_of("/ \t\n") != std::string::npos) fail_usage(task.place.at("name"), ": \"", f.name, "\" holds a slash or a blank; files are named after it");
-    task.kind = choose(kinds(), [](const KindInfo& k) -> const std::string& { return k.name; }, f.kind, task.place.at("kind")).kind;
+    if (f.name.find_first_of("/ \t\n") != std::string::npos)
+        fail_usage(task.place.at("name"), ": \"", f.name, "\" holds a slash or a blank; files are named after it");
+    task.kind = choose(
+                    kinds(), [](const KindInfo& k) -> const std::string& { return k.name; }, f.kind, task.place.at("kind"))
+                    .kind;
     if (f.metric.empty()) f.metric = info(task.kind).metrics.front();
     const std::string folder = std::filesystem::path(file).parent_path().string();
     task.data = data.empty() ? (folder.empty() ? "." : folder) : data;

@@ -13,7 +13,8 @@ using namespace rf::tasks;
 constexpr std::int64_t vocab_size = 12000;
 constexpr std::int32_t original = 20000;  ///< no id of the vocabulary: what differs was changed
 
-std::vector<std::int32_t> corrupted(std::int64_t n, const std::vector<Range>& pieces, std::uint64_t sample, std::uint32_t row = 0, std::uint64_t seed = 1) {
+std::vector<std::int32_t> corrupted(std::int64_t n, const std::vector<Range>& pieces, std::uint64_t sample, std::uint32_t row = 0,
+                                    std::uint64_t seed = 1) {
     std::vector<std::int32_t> ids(static_cast<std::size_t>(n), original);
     corrupt(ids, pieces, {}, vocab_size, seed, sample, row);
     return ids;
@@ -61,7 +62,9 @@ BOOST_AUTO_TEST_CASE(pairs_of_neighbours_in_the_shares_of_the_recipe) {
         last += at[0] == 14;
     }
     // Binomial counts: within five standard deviations.
-    const auto near = [](std::int64_t count, double n, double p) { return std::abs(static_cast<double>(count) - n * p) < 5 * std::sqrt(n * p * (1 - p)); };
+    const auto near = [](std::int64_t count, double n, double p) {
+        return std::abs(static_cast<double>(count) - n * p) < 5 * std::sqrt(n * p * (1 - p));
+    };
     BOOST_TEST(near(masks, samples, 0.8));
     BOOST_TEST(near(random, samples, 0.2 * 0.9));
     BOOST_TEST(near(pairs, samples, 0.98));

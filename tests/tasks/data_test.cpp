@@ -53,7 +53,8 @@ struct World {
                 RF_REQUIRE(!task.cell_is_ordered(c.type) || c.start <= c.end, task.file.name, ": order in ", s);
             }
         }
-        for (const std::int32_t label : p.label) RF_REQUIRE(label >= -1 && (task.kind != Kind::classify || label < task.label_count()), task.file.name);
+        for (const std::int32_t label : p.label)
+            RF_REQUIRE(label >= -1 && (task.kind != Kind::classify || label < task.label_count()), task.file.name);
     }
     const Counts& of(const char* name, Split split) const {
         for (std::size_t i = 0; i < tasks.size(); ++i)
@@ -93,7 +94,8 @@ BOOST_AUTO_TEST_CASE(official_parts_are_whole) {
     check("afqmc", Split::train, 34334), check("afqmc", Split::dev, 4316), check("afqmc", Split::test, 3861);
     check("cmnli", Split::dev, 12241), check("cmnli", Split::test, 13880), check("ocnli", Split::test, 3000);
     check("cluewsc2020", Split::train, 1244), check("cluewsc2020", Split::dev, 304), check("cluewsc2020", Split::test, 2574 + 290);
-    check("csl", Split::test, 3000), check("cmrc2018", Split::train, 10142), check("cmrc2018", Split::dev, 3219), check("cmrc2018", Split::test, 2000);
+    check("csl", Split::test, 3000), check("cmrc2018", Split::train, 10142), check("cmrc2018", Split::dev, 3219),
+        check("cmrc2018", Split::test, 2000);
     check("c3", Split::train, 11869), check("c3", Split::dev, 3816), check("c3", Split::test, 3892 + 1625);
     check("cluener", Split::test, 1345);
     for (const char* name : {"tnews", "afqmc", "cmnli", "cmrc2018", "c3", "iflytek", "csl"})
@@ -119,8 +121,13 @@ BOOST_AUTO_TEST_CASE(templates_give_the_released_ids) {
         return std::vector<std::uint16_t>(tokens.begin(), tokens.end());
     };
     using Ids = std::vector<std::uint16_t>;
-    BOOST_TEST(ids(R"("input": ["{s}"], "mark": [{"text": "它", "start": "at"}])", R"({"s": "它", "at": 0, "y": 1})") == (Ids{101, 138, 138, 1680, 140, 140, 102}), boost::test_tools::per_element());
-    BOOST_TEST(ids(R"("input": ["{lines|||}", "{s}"])", R"({"lines": ["A", "B"], "s": "它", "y": 1})") == (Ids{101, 142, 169, 169, 143, 102, 1680, 102}), boost::test_tools::per_element());
-    BOOST_TEST(ids(R"("reader": {"blanks": {"text": "s", "pattern": "#idiom\\d+#"}}, "input": ["{left?}", "{right?}"])", R"({"s": "它#idiom1#它#idiom2#", "y": 1})") ==
-                   (Ids{101, 1680, 102, 1680, 100, 100, 100, 100, 100, 102}), boost::test_tools::per_element());
+    BOOST_TEST(ids(R"("input": ["{s}"], "mark": [{"text": "它", "start": "at"}])", R"({"s": "它", "at": 0, "y": 1})") ==
+                   (Ids{101, 138, 138, 1680, 140, 140, 102}),
+               boost::test_tools::per_element());
+    BOOST_TEST(
+        ids(R"("input": ["{lines|||}", "{s}"])", R"({"lines": ["A", "B"], "s": "它", "y": 1})") == (Ids{101, 142, 169, 169, 143, 102, 1680, 102}),
+        boost::test_tools::per_element());
+    BOOST_TEST(ids(R"("reader": {"blanks": {"text": "s", "pattern": "#idiom\\d+#"}}, "input": ["{left?}", "{right?}"])",
+                   R"({"s": "它#idiom1#它#idiom2#", "y": 1})") == (Ids{101, 1680, 102, 1680, 100, 100, 100, 100, 100, 102}),
+               boost::test_tools::per_element());
 }

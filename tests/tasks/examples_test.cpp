@@ -24,7 +24,8 @@ std::string classify(const std::string& more) {
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(one_text_is_cut_at_its_end) {
-    const SmallTask task(classify(R"("input": ["{s}"], "max_length": 8)"), {{"train.jsonl", "{\"s\": \"一二三四五六七八\", \"label\": 1}\n{\"s\": \"甲\", \"label\": \"0\", \"id\": 9}\n"}});
+    const SmallTask task(classify(R"("input": ["{s}"], "max_length": 8)"),
+                         {{"train.jsonl", "{\"s\": \"一二三四五六七八\", \"label\": 1}\n{\"s\": \"甲\", \"label\": \"0\", \"id\": 9}\n"}});
     const PreparedTask p = task.prepare();
     const Prepared& train = p[Split::train];
     BOOST_TEST(train.examples() == 2);
@@ -42,7 +43,8 @@ BOOST_AUTO_TEST_CASE(one_text_is_cut_at_its_end) {
 
 BOOST_AUTO_TEST_CASE(of_a_pair_the_longer_gives_up_tokens_the_first_of_equals_first) {
     // 5 and 5 tokens, room for 5: a b a b a lose one.
-    const SmallTask task(classify(R"("input": ["{a}", "{b}"], "max_length": 8)"), {{"train.jsonl", "{\"a\": \"一二三四五\", \"b\": \"六七八九十\", \"label\": 0}\n"}});
+    const SmallTask task(classify(R"("input": ["{a}", "{b}"], "max_length": 8)"),
+                         {{"train.jsonl", "{\"a\": \"一二三四五\", \"b\": \"六七八九十\", \"label\": 0}\n"}});
     const Prepared p = task.prepare()[Split::train];
     BOOST_TEST(tokens_of(p, 0) == "[CLS] 一 二 [SEP] 六 七 八 [SEP]");
     BOOST_TEST(pieces_of(p, 0) == "1-3 4-7");
@@ -72,7 +74,8 @@ BOOST_AUTO_TEST_CASE(c3_joins_lines_fills_choices_and_cuts_the_last_of_equals) {
 }
 
 BOOST_AUTO_TEST_CASE(wsc_wraps_both_spans_where_they_stand) {
-    const std::string file = classify(R"("input": ["{text}"], "max_length": 32, "mark": [{"text": "{t.s1}", "start": "t.i1"}, {"text": "{t.s2}", "start": "t.i2"}])");
+    const std::string file =
+        classify(R"("input": ["{text}"], "max_length": 32, "mark": [{"text": "{t.s1}", "start": "t.i1"}, {"text": "{t.s2}", "start": "t.i2"}])");
     const SmallTask task(file, {{"train.jsonl", R"({"text": "甲乙丙他。", "t": {"s1": "他", "i1": 3, "s2": "乙丙", "i2": 1}, "label": 1})"}});
     BOOST_TEST(tokens_of(task.prepare()[Split::train], 0) == "[CLS] 甲 [ [ 乙 丙 ] ] [ [ 他 ] ] 。 [SEP]");
     const SmallTask wrong(file, {{"train.jsonl", R"({"text": "甲乙丙他。", "t": {"s1": "他", "i1": 2, "s2": "乙丙", "i2": 1}, "label": 1})"}});
@@ -80,13 +83,14 @@ BOOST_AUTO_TEST_CASE(wsc_wraps_both_spans_where_they_stand) {
 }
 
 BOOST_AUTO_TEST_CASE(chid_has_a_row_for_each_candidate_and_groups_of_a_line) {
-    const SmallTask task(R"({"name": "chid", "kind": "multiple_choice", "train": "train.json", "reader": {"each": "content", "blanks": {"pattern": "#idiom\\d+#", "keep": 7},
+    const SmallTask task(
+        R"({"name": "chid", "kind": "multiple_choice", "train": "train.json", "reader": {"each": "content", "blanks": {"pattern": "#idiom\\d+#", "keep": 7},
         "join": {"files": "answer.json", "format": "json", "key": "blank", "other_key": "$key"}}, "id": "blank", "input": ["{left?}", "{choice}", "{right?}"],
         "choices": "candidates", "answer": "{$value}", "group": "{$line}", "max_length": 64})",
-                         {{"train.json", R"({"content": ["一#idiom1#二", "#idiom2#三"], "candidates": ["甲", "乙"]})"
-                                         "\n"
-                                         R"({"content": ["四#idiom3#五#idiom4#"], "candidates": ["丙", "丁"]})"},
-                          {"answer.json", R"({"#idiom1#": 1, "#idiom2#": 0, "#idiom3#": 0, "#idiom4#": 1})"}});
+        {{"train.json", R"({"content": ["一#idiom1#二", "#idiom2#三"], "candidates": ["甲", "乙"]})"
+                        "\n"
+                        R"({"content": ["四#idiom3#五#idiom4#"], "candidates": ["丙", "丁"]})"},
+         {"answer.json", R"({"#idiom1#": 1, "#idiom2#": 0, "#idiom3#": 0, "#idiom4#": 1})"}});
     const Prepared p = task.prepare()[Split::train];
     BOOST_TEST(p.examples() == 4);
     BOOST_TEST(tokens_of(p, 0) == "[CLS] 一 [SEP] 甲 [SEP] 二 [SEP]");
@@ -102,7 +106,8 @@ BOOST_AUTO_TEST_CASE(chid_has_a_row_for_each_candidate_and_groups_of_a_line) {
 namespace {
 
 std::string span_task(const std::string& more = "") {
-    return R"({"name": "s", "kind": "span", "train": "train.jsonl", "input": ["{q}", "{c}"], "answers": {"text": "{a}", "start": "at"}, "max_length": 12, "windows": {"stride": 4})" + more + "}";
+    return R"({"name": "s", "kind": "span", "train": "train.jsonl", "input": ["{q}", "{c}"], "answers": {"text": "{a}", "start": "at"}, "max_length": 12, "windows": {"stride": 4})" +
+           more + "}";
 }
 
 }  // namespace
@@ -141,8 +146,11 @@ BOOST_AUTO_TEST_CASE(characters_of_a_span_give_its_text_back) {
     BOOST_TEST(tokens_of(p, 0) == "[CLS] 问 [SEP] [UNK] 一 二 三 四 五 六 [SEP]");
     BOOST_TEST(cells_of(p, 0) == "0:5-6");
     const std::u32string text = decode_utf8(p.text[0]);
-    const auto chars = [&](std::int64_t token) { return std::pair(p.token_chars[static_cast<std::size_t>(2 * token)], p.token_chars[static_cast<std::size_t>(2 * token) + 1]); };
-    BOOST_TEST(encode_utf8(text.substr(static_cast<std::size_t>(p.text_at[0]) + chars(5).first, static_cast<std::size_t>(chars(6).second - chars(5).first))) == "二三");
+    const auto chars = [&](std::int64_t token) {
+        return std::pair(p.token_chars[static_cast<std::size_t>(2 * token)], p.token_chars[static_cast<std::size_t>(2 * token) + 1]);
+    };
+    BOOST_TEST(encode_utf8(text.substr(static_cast<std::size_t>(p.text_at[0]) + chars(5).first,
+                                       static_cast<std::size_t>(chars(6).second - chars(5).first))) == "二三");
     BOOST_TEST(tokens_of(p, 1) == "[CLS] 问 [SEP] 三 四 五 六 七 八 九 [SEP]");
     BOOST_TEST(p.text_at[1] == 6);
 }
@@ -169,7 +177,10 @@ BOOST_AUTO_TEST_CASE(entities_become_cells_of_tokens) {
     const std::string file = R"({"name": "e", "kind": "entities", "train": "train.jsonl", "input": ["{text}"], "labels": ["A", "B"], "max_length": 16,
         "entities": [{"each": "marks", "type": "{0}", "start": "1", "end": "2", "ends": "inclusive", "text": "{3}"}]})";
     // abc is two tokens, ab and ##c; a blank is none. B covers bc, which begins inside a token.
-    const SmallTask task(file, {{"train.jsonl", R"({"text": "甲 ABC乙", "marks": [["A", 2, 4, "ABC"], ["B", 5, 5, "乙"], ["B", 3, 4, "BC"], ["A", 2, 3, "AB"], ["A", 2, 4, "ABC"]]})"}});
+    const SmallTask task(
+        file,
+        {{"train.jsonl",
+          R"({"text": "甲 ABC乙", "marks": [["A", 2, 4, "ABC"], ["B", 5, 5, "乙"], ["B", 3, 4, "BC"], ["A", 2, 3, "AB"], ["A", 2, 4, "ABC"]]})"}});
     const PreparedTask prepared = task.prepare();
     const Prepared& p = prepared[Split::train];
     BOOST_TEST(tokens_of(p, 0) == "[CLS] 甲 ab ##c 乙 [SEP]");
@@ -213,47 +224,59 @@ BOOST_AUTO_TEST_CASE(relations_are_cells_of_subject_object_heads_and_tails) {
 }
 
 BOOST_AUTO_TEST_CASE(candidates_of_a_list_gather_and_keep_their_grades) {
-    const SmallTask task(R"({"name": "r", "kind": "rank", "train": "train.tsv", "reader": {"format": "tsv", "columns": ["q", "t", "g"]}, "input": ["{q}", "{t}"], "label": "{g}", "group": "{q}"})",
-                         {{"train.tsv", "甲\t一\t2\n乙\t二\t0\n甲\t三\t1\n"}});
+    const SmallTask task(
+        R"({"name": "r", "kind": "rank", "train": "train.tsv", "reader": {"format": "tsv", "columns": ["q", "t", "g"]}, "input": ["{q}", "{t}"], "label": "{g}", "group": "{q}"})",
+        {{"train.tsv", "甲\t一\t2\n乙\t二\t0\n甲\t三\t1\n"}});
     const Prepared p = task.prepare()[Split::train];
     BOOST_TEST(p.examples() == 2);
     BOOST_TEST(p.example_begin == (std::vector<std::int64_t>{0, 2, 3}), boost::test_tools::per_element());
     BOOST_TEST(tokens_of(p, 1) == "[CLS] 甲 [SEP] 三 [SEP]");
     BOOST_TEST(p.score == (std::vector<float>{2, 1, 0}), boost::test_tools::per_element());
-    const SmallTask triple(R"({"name": "r", "kind": "rank", "train": "train.tsv", "reader": {"format": "tsv", "columns": ["q", "t", "n"]}, "input": ["{q}", "{choice}"],
-        "choices": ["{t}", "{n}"], "grades": [1, 0]})", {{"train.tsv", "甲\t一\t二\n"}});
+    const SmallTask triple(
+        R"({"name": "r", "kind": "rank", "train": "train.tsv", "reader": {"format": "tsv", "columns": ["q", "t", "n"]}, "input": ["{q}", "{choice}"],
+        "choices": ["{t}", "{n}"], "grades": [1, 0]})",
+        {{"train.tsv", "甲\t一\t二\n"}});
     const Prepared t = triple.prepare()[Split::train];
     BOOST_TEST(tokens_of(t, 1) == "[CLS] 甲 [SEP] 二 [SEP]");
     BOOST_TEST(t.score == (std::vector<float>{1, 0}), boost::test_tools::per_element());
 }
 
 BOOST_AUTO_TEST_CASE(scores_are_numbers_and_unknown_in_tests) {
-    const SmallTask task(R"({"name": "r", "kind": "regress", "train": "a.jsonl", "test": "b.jsonl", "input": ["{s}"], "label": "{y}"})", {{"a.jsonl", R"({"s": "一", "y": 2.5})"}, {"b.jsonl", R"({"s": "一"})"}});
+    const SmallTask task(R"({"name": "r", "kind": "regress", "train": "a.jsonl", "test": "b.jsonl", "input": ["{s}"], "label": "{y}"})",
+                         {{"a.jsonl", R"({"s": "一", "y": 2.5})"}, {"b.jsonl", R"({"s": "一"})"}});
     const PreparedTask p = task.prepare();
     BOOST_TEST(p[Split::train].score[0] == 2.5F);
     BOOST_TEST(std::isnan(p[Split::test].score[0]));
-    const SmallTask wrong(R"({"name": "r", "kind": "regress", "train": "a.jsonl", "input": ["{s}"], "label": "{y}"})", {{"a.jsonl", R"({"s": "一", "y": "好"})"}});
+    const SmallTask wrong(R"({"name": "r", "kind": "regress", "train": "a.jsonl", "input": ["{s}"], "label": "{y}"})",
+                          {{"a.jsonl", R"({"s": "一", "y": "好"})"}});
     RF_TEST_HOLDS(wrong.refusal(), "a.jsonl:1: \"好\" is no number");
 }
 
 BOOST_AUTO_TEST_CASE(answers_by_letter_and_text_of_a_line) {
     const std::string head = R"({"name": "m", "kind": "multiple_choice", "train": "a.jsonl", "input": ["{q}", "{choice}"], )";
-    const SmallTask letters(head + R"("choices": "c", "answer": "{a}", "answer_is": "letter"})", {{"a.jsonl", R"({"q": "问", "c": ["一", "二"], "a": "B"})"}});
+    const SmallTask letters(head + R"("choices": "c", "answer": "{a}", "answer_is": "letter"})",
+                            {{"a.jsonl", R"({"q": "问", "c": ["一", "二"], "a": "B"})"}});
     BOOST_TEST(letters.prepare()[Split::train].label[0] == 1);
-    const SmallTask lines(head + R"("choices": "c", "choices_split": "\n", "answer": "{a}", "answer_is": "text"})", {{"a.jsonl", R"({"q": "问", "c": "一\n二\n三", "a": "三"})"}});
+    const SmallTask lines(head + R"("choices": "c", "choices_split": "\n", "answer": "{a}", "answer_is": "text"})",
+                          {{"a.jsonl", R"({"q": "问", "c": "一\n二\n三", "a": "三"})"}});
     BOOST_TEST(lines.prepare()[Split::train].label[0] == 2);
-    const SmallTask wrong(head + R"("choices": "c", "answer": "{a}", "answer_is": "letter"})", {{"a.jsonl", R"({"q": "问", "c": ["一", "二"], "a": "C"})"}});
+    const SmallTask wrong(head + R"("choices": "c", "answer": "{a}", "answer_is": "letter"})",
+                          {{"a.jsonl", R"({"q": "问", "c": ["一", "二"], "a": "C"})"}});
     RF_TEST_HOLDS(wrong.refusal(), "a.jsonl:1: the answer \"C\" names none of the 2 choices");
 }
 
 BOOST_AUTO_TEST_CASE(what_does_not_fit_names_file_and_line) {
-    const auto refusal = [](const std::string& more, const std::string& rows) { return SmallTask(classify(R"("input": ["{s}"])" + more), {{"train.jsonl", rows}}).refusal(); };
-    RF_TEST_HOLDS(refusal("", "{\"s\": \"一\", \"label\": 0}\n{\"s\": \"一\", \"label\": 2}\n"), "train.jsonl:2: the label \"2\" is not in the table of 2 labels (task t in ");
+    const auto refusal = [](const std::string& more, const std::string& rows) {
+        return SmallTask(classify(R"("input": ["{s}"])" + more), {{"train.jsonl", rows}}).refusal();
+    };
+    RF_TEST_HOLDS(refusal("", "{\"s\": \"一\", \"label\": 0}\n{\"s\": \"一\", \"label\": 2}\n"),
+                  "train.jsonl:2: the label \"2\" is not in the table of 2 labels (task t in ");
     RF_TEST_HOLDS(refusal("", "{\"text\": \"一\", \"label\": 0}\n"), "train.jsonl:1: the field \"s\" is missing");
     RF_TEST_HOLDS(refusal("", "{\"s\": \" \", \"label\": 0}\n"), "train.jsonl:1: the text of \"{s}\" is empty");
     RF_TEST_HOLDS(refusal("", "{\"s\": \"一\"}\n"), "the field \"label\" is missing");
     RF_TEST_HOLDS(refusal("", "\n"), "task.json: train: none of 0 rows became an example");
-    RF_TEST_HOLDS(refusal(R"(, "max_bad": 1)", "{\"s\": \"一\", \"label\": 0}\n{\"label\": 0}\n{\"label\": 1}\n"), "train.jsonl:3: the field \"s\" is missing (task t in ");
+    RF_TEST_HOLDS(refusal(R"(, "max_bad": 1)", "{\"s\": \"一\", \"label\": 0}\n{\"label\": 0}\n{\"label\": 1}\n"),
+                  "train.jsonl:3: the field \"s\" is missing (task t in ");
     const SmallTask allowed(classify(R"("input": ["{s}"], "max_bad": 1)"), {{"train.jsonl", "{\"s\": \"一\", \"label\": 0}\n{\"label\": 0}\n"}});
     const PreparedTask p = allowed.prepare();
     BOOST_TEST(p.counts[0].dropped.at("the field \"…\" is missing") == 1);
@@ -263,7 +286,9 @@ BOOST_AUTO_TEST_CASE(what_does_not_fit_names_file_and_line) {
 
 BOOST_AUTO_TEST_CASE(filters_keep_and_drop) {
     const SmallTask task(classify(R"("input": ["{s}"], "filters": [{"value": "{label?}", "drop": ["-"]}, {"value": "{k}", "keep": ["x"]}])"),
-                         {{"train.jsonl", "{\"s\": \"一\", \"label\": \"-\", \"k\": \"x\"}\n{\"s\": \"二\", \"label\": 1, \"k\": \"x\"}\n{\"s\": \"三\", \"label\": 1, \"k\": \"y\"}\n"}});
+                         {{"train.jsonl",
+                           "{\"s\": \"一\", \"label\": \"-\", \"k\": \"x\"}\n{\"s\": \"二\", \"label\": 1, \"k\": \"x\"}\n{\"s\": \"三\", \"label\": "
+                           "1, \"k\": \"y\"}\n"}});
     const PreparedTask p = task.prepare();
     BOOST_TEST(tokens_of(p[Split::train], 0) == "[CLS] 二 [SEP]");
     BOOST_TEST(p.counts[0].dropped.at("left out by a filter") == 2);

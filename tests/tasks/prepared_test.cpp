@@ -10,14 +10,18 @@ using namespace rf;
 using namespace rf::tasks;
 using test::SmallTask;
 
-const char* const entities = R"({"name": "e", "kind": "entities", "train": "a.jsonl", "dev": "a.jsonl", "input": ["{text}"], "labels": ["A"], "max_length": 16,
+const char* const entities =
+    R"({"name": "e", "kind": "entities", "train": "a.jsonl", "dev": "a.jsonl", "input": ["{text}"], "labels": ["A"], "max_length": 16,
     "entities": [{"each": "m", "type": "A", "text": "{.}"}]})";
 
 void check_same(const Prepared& a, const Prepared& b) {
     BOOST_TEST((a.tokens == b.tokens && a.sequence_begin == b.sequence_begin && a.example_begin == b.example_begin));
-    BOOST_TEST((a.pieces == b.pieces && a.piece_begin == b.piece_begin && a.cells == b.cells && a.cell_begin == b.cell_begin && a.visible == b.visible));
-    BOOST_TEST((a.label == b.label && a.score == b.score && a.group == b.group && a.source == b.source && a.token_chars == b.token_chars && a.text_at == b.text_at));
-    BOOST_TEST((a.text.bytes == b.text.bytes && a.text.begin == b.text.begin && a.id.bytes == b.id.bytes && a.gold.bytes == b.gold.bytes && a.gold.begin == b.gold.begin));
+    BOOST_TEST(
+        (a.pieces == b.pieces && a.piece_begin == b.piece_begin && a.cells == b.cells && a.cell_begin == b.cell_begin && a.visible == b.visible));
+    BOOST_TEST((a.label == b.label && a.score == b.score && a.group == b.group && a.source == b.source && a.token_chars == b.token_chars &&
+                a.text_at == b.text_at));
+    BOOST_TEST((a.text.bytes == b.text.bytes && a.text.begin == b.text.begin && a.id.bytes == b.id.bytes && a.gold.bytes == b.gold.bytes &&
+                a.gold.begin == b.gold.begin));
 }
 
 std::vector<std::filesystem::path> files_in(const std::filesystem::path& folder) {
@@ -32,7 +36,8 @@ std::vector<std::filesystem::path> files_in(const std::filesystem::path& folder)
 BOOST_AUTO_TEST_CASE(the_cache_gives_back_what_was_made) {
     const test::Scratch cache;
     const SmallTask task(entities, {{"a.jsonl", "{\"text\": \"一二三\", \"m\": [\"二三\"]}\n{\"text\": \"甲\", \"m\": []}\n"}});
-    const PreparedTask made = prepare(task.read(), test::small_tokenizer(), {}, cache("c")), again = prepare(task.read(), test::small_tokenizer(), {}, cache("c"));
+    const PreparedTask made = prepare(task.read(), test::small_tokenizer(), {}, cache("c")),
+                       again = prepare(task.read(), test::small_tokenizer(), {}, cache("c"));
     BOOST_TEST(!made.cached);
     BOOST_TEST(again.cached);
     for (const Split split : splits) check_same(made[split], again[split]);
@@ -70,7 +75,8 @@ BOOST_AUTO_TEST_CASE(a_damaged_cache_is_refused_by_name) {
 }
 
 BOOST_AUTO_TEST_CASE(texts_held_out_elsewhere_leave_the_training_rows) {
-    const std::string guarded = R"({"name": "g", "kind": "regress", "guard": true, "train": "a.tsv", "dev": "dev.tsv", "reader": {"format": "tsv", "columns": ["a", "b", "y"]},
+    const std::string guarded =
+        R"({"name": "g", "kind": "regress", "guard": true, "train": "a.tsv", "dev": "dev.tsv", "reader": {"format": "tsv", "columns": ["a", "b", "y"]},
         "input": ["{a}", "{b}"], "label": "{y}")";
     const std::string train = "甲\t乙\t1\n乙\t甲\t1\n甲\t丙\t1\n丁\t丁\t1\n甲 。\t乙\t1\n", dev = "甲\t乙\t0\n";
     const auto kept = [&](const std::string& more) {
@@ -81,10 +87,11 @@ BOOST_AUTO_TEST_CASE(texts_held_out_elsewhere_leave_the_training_rows) {
         BOOST_TEST(p[Split::dev].examples() == 1);
         return p[Split::train].examples();
     };
-    BOOST_TEST(kept("") == 1);                               // every row with 甲 or 乙 goes
-    BOOST_TEST(kept(R"(, "texts": ["{a} {b}"])") == 3);      // only the pair 甲 乙, punctuation and blanks aside
-    const SmallTask other(R"({"name": "o", "kind": "regress", "train": "o.tsv", "reader": {"format": "tsv", "columns": ["a", "b", "y"]}, "input": ["{a}", "{b}"], "label": "{y}"})",
-                          {{"o.tsv", train}, {"g.json", guarded + R"(, "texts": ["{a} {b}"]})"}, {"a.tsv", train}, {"dev.tsv", dev}});
+    BOOST_TEST(kept("") == 1);                           // every row with 甲 or 乙 goes
+    BOOST_TEST(kept(R"(, "texts": ["{a} {b}"])") == 3);  // only the pair 甲 乙, punctuation and blanks aside
+    const SmallTask other(
+        R"({"name": "o", "kind": "regress", "train": "o.tsv", "reader": {"format": "tsv", "columns": ["a", "b", "y"]}, "input": ["{a}", "{b}"], "label": "{y}"})",
+        {{"o.tsv", train}, {"g.json", guarded + R"(, "texts": ["{a} {b}"]})"}, {"a.tsv", train}, {"dev.tsv", dev}});
     const std::vector<Task> beside = guards_beside({other.path()}, "");
     BOOST_TEST(beside.size() == 1U);
     // Of another task a pair is met in both orders.

@@ -11,13 +11,15 @@
 namespace rf::test {
 
 inline const Vocabulary& small_vocabulary() {
-    static const Vocabulary v([] {
-        std::string text = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n";
-        for (const char* token : {"一", "二", "三", "四", "五", "六", "七", "八", "九", "十", "甲", "乙", "丙", "丁", "他", "王", "问", "答", "无", "效", "案", "。", "；", "[", "]",
-                                  "|", "a", "b", "ab", "##c", "e", "0", "1"})
-            text += std::string(token) + '\n';
-        return text;
-    }(), "small");
+    static const Vocabulary v(
+        [] {
+            std::string text = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n";
+            for (const char* token : {"一", "二", "三", "四", "五", "六", "七", "八", "九", "十", "甲", "乙", "丙",  "丁", "他", "王", "问",
+                                      "答", "无", "效", "案", "。", "；", "[",  "]",  "|",  "a",  "b",  "ab", "##c", "e",  "0",  "1"})
+                text += std::string(token) + '\n';
+            return text;
+        }(),
+        "small");
     return v;
 }
 
@@ -37,7 +39,9 @@ public:
     tasks::Task read() const { return std::move(tasks::read_tasks({path()}, "").front()); }
     tasks::PreparedTask prepare(const tasks::Guard& guard = {}) const { return tasks::prepare(read(), small_tokenizer(), guard); }
     /// What the UsageError says.
-    std::string refusal() const { return test::refusal([&] { prepare(); }); }
+    std::string refusal() const {
+        return test::refusal([&] { prepare(); });
+    }
 
 private:
     Scratch scratch_;
