@@ -17,6 +17,7 @@ struct Invocation {
     std::vector<std::string> assignments;  ///< of --set, in order
     std::map<std::string, std::string> options;
     bool restart = false;
+    bool check = false;                    ///< --check: the positionals are files to check
 
     /// The value of `--name`; a UsageError naming the option when it is missing.
     const std::string& need(const std::string& name) const;
@@ -32,6 +33,7 @@ struct Command {
     bool restarts;                      ///< --restart applies
     int (*run)(const Invocation&, World&);
     json::value (*defaults)();          ///< the input struct with its defaults, or null
+    bool checks = false;                ///< --check FILE… applies
 };
 
 /// Every command, in the order of the help text.
@@ -65,10 +67,13 @@ int run_fill_mask(const Invocation&, World&);
 int run_inspect(const Invocation&, World&);
 int run_verify(const Invocation&, World&);
 int run_bench(const Invocation&, World&);
+int run_multitask(const Invocation&, World&);
+int run_multitask_check(const Invocation&, World&);
 
 json::value build_vocab_defaults();
 json::value build_corpus_defaults();
 json::value pretrain_defaults();
 json::value bench_defaults();
+json::value multitask_defaults();
 
 }  // namespace rf::app

@@ -32,6 +32,7 @@ void print_help(const Command& c, std::ostream& out) {
                             "  --defaults            prints every key with its default\n"
                           : "")
         << (c.restarts ? "  --restart             starts over in the output folder\n" : "")
+        << (c.checks ? "  --check FILE...       reads these task files and all their rows, and reports\n" : "")
         << "\nExit codes: 0 done, 1 failed, 2 bad usage or input"
         << (c.name == "pretrain" ? ", 75 stopped after a durable checkpoint (run it again)" : "") << ".\n";
 }
@@ -70,6 +71,7 @@ Parsed parse(const Command& command, const std::vector<std::string>& words) {
         else if (!inside && name == "version") parsed.version = true;
         else if (!inside && name == "defaults") parsed.defaults = true;
         else if (!inside && name == "restart" && command.restarts) call.restart = true;
+        else if (!inside && name == "check" && command.checks) call.check = true;
         else if (name == "set" || std::count(command.options.begin(), command.options.end(), name)) {
             if (!inside && i + 1 == words.size()) fail_usage("--", name, " needs a value");
             if (!inside) value = words[++i];
@@ -79,11 +81,12 @@ Parsed parse(const Command& command, const std::vector<std::string>& words) {
             std::string known = "--help, --version";
             if (command.takes_input) known += ", --set, --defaults";
             if (command.restarts) known += ", --restart";
+            if (command.checks) known += ", --check";
             for (const std::string& option : command.options) known += ", --" + option;
             fail_usage("unknown option ", word, " of ", command.name, "; known: ", known);
         }
     }
-    if (command.takes_input && call.positional.size() > 1) fail_usage(command.name, " takes one input file, found ", call.positional.size());
+    if (command.takes_input && !call.check && call.positional.size() > 1) fail_usage(command.name, " takes one input file, found ", call.positional.size());
     if (!command.takes_input && !call.assignments.empty()) fail_usage(command.name, " takes no --set");
     return parsed;
 }
@@ -126,6 +129,7 @@ const std::vector<Command>& commands() {
         {"build-corpus", "[input.json]", "text, vocab.txt -> HDF5 corpus shards", {}, true, true, &run_build_corpus, &build_corpus_defaults},
         {"tokenize", "--vocab V", "lines on stdin -> a line of ids each", {"vocab"}, false, false, &run_tokenize, nullptr},
         {"pretrain", "[input.json] [--device cpu|cuda|auto]", "corpus, model -> checkpoints, results.h5", {"device"}, true, true, &run_pretrain, &pretrain_defaults},
+        {"multitask", "--check TASK.json... --set data=FOLDER --set vocab=V", "task files and their data -> a report", {}, true, false, &run_multitask, &multitask_defaults, true},
         {"encode", "--checkpoint C --out F.h5 [--vocab V] [--dtype f32|bf16] [--device cpu|cuda|auto]", "lines on stdin -> hidden states", {"checkpoint", "vocab", "out", "dtype", "device"},
          false, false, &run_encode, nullptr},
         {"fill-mask", "--checkpoint C [--vocab V] [--top K] [--dtype f32|bf16] [--device cpu|cuda|auto]", "lines with [MASK] on stdin -> candidates",

@@ -54,7 +54,7 @@ void read(const value& v, std::vector<T>& out, const Place& place) {
     out.clear();
     for (std::size_t i = 0; i < v.as_array().size(); ++i) {
         out.emplace_back();
-        read(v.as_array()[i], out.back(), {place.file, message(place.path, "[", i, "]")});
+        read(v.as_array()[i], out.back(), Place{place.file, message(place.path, "[", i, "]")});
     }
 }
 
@@ -81,6 +81,9 @@ inline value write(std::int64_t v) { return v; }
 inline value write(double v) { return v; }
 inline value write(const std::string& v) { return boost::json::string(v); }
 inline value write(const value& v) { return v; }
+template <class T>
+    requires boost::describe::has_describe_members<T>::value
+value write(const T& in);
 
 template <class T>
 value write(const std::vector<T>& list) {

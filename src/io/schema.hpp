@@ -11,6 +11,7 @@ inline constexpr const char* kind_checkpoint_part = "roformer checkpoint part";
 inline constexpr const char* kind_results = "roformer results";
 inline constexpr const char* kind_bench = "roformer bench";
 inline constexpr const char* kind_hidden = "roformer hidden states";
+inline constexpr const char* kind_prepared = "roformer prepared task";
 
 namespace corpus {
 inline constexpr const char* tokens = "tokens";                      ///< [tokens] u16, contiguous, without [CLS] and [SEP]
@@ -28,5 +29,30 @@ inline constexpr const char* first_document = "first_document";      ///< global
 inline constexpr const char* documents = "documents";                ///< in the whole corpus
 inline constexpr const char* digest = "digest";                      ///< of the three datasets, on each dataset
 }  // namespace corpus
+
+/// A prepared task: a group for each of train, dev, test, in it the members of tasks::Prepared. Texts are two datasets, `<name>` and `<name>_begin`.
+namespace prepared {
+inline constexpr const char* tokens = "tokens";                    ///< [T] u16
+inline constexpr const char* sequence_begin = "sequence_begin";    ///< [N + 1] i64
+inline constexpr const char* example_begin = "example_begin";      ///< [E + 1] i64
+inline constexpr const char* pieces = "pieces";                    ///< [2 P] i32
+inline constexpr const char* piece_begin = "piece_begin";          ///< [N + 1] i64
+inline constexpr const char* label = "label";                      ///< [E] i32
+inline constexpr const char* score = "score";                      ///< [E] or [N] f32
+inline constexpr const char* group = "group";                      ///< [E] i32
+inline constexpr const char* source = "source";                    ///< [E] i32
+inline constexpr const char* cells = "cells";                      ///< [3 Q] i32: type, start, end
+inline constexpr const char* cell_begin = "cell_begin";            ///< [N + 1] i64
+inline constexpr const char* visible = "visible";                  ///< [2 N] i32
+inline constexpr const char* token_chars = "token_chars";          ///< [2 T] u16
+inline constexpr const char* text_at = "text_at";                  ///< [N] i32
+inline constexpr const char* text = "text";                        ///< UTF-8
+inline constexpr const char* id = "id";                            ///< UTF-8
+inline constexpr const char* gold = "gold";                        ///< UTF-8, JSON
+// Attributes.
+inline constexpr const char* task = "task";                        ///< the task file, JSON text
+inline constexpr const char* key = "key";                          ///< digest of all that the file was made of
+inline constexpr const char* counts = "counts";                    ///< of a split, JSON text
+}  // namespace prepared
 
 }  // namespace rf::schema
