@@ -144,7 +144,7 @@ void check_reals(const std::string& type, simd::RealTable<R> simd::Table::*membe
         t.softmax_backward(scores.data(), d.data(), n, R(3), R(2), R(0.1), drop);
         out.keep(scores), out.keep(d);
     });
-    check("largest, exp_sum, exp, square_sum", [](const simd::RealTable<R>& t, std::int64_t n, Bytes& out) {
+    check("largest, exp_sum, exp, product_sum", [](const simd::RealTable<R>& t, std::int64_t n, Bytes& out) {
         auto x = row<R>(n, 1);
         for (R& v : x) v *= 90;  // beyond both ends of f32's exponent
         R largest = 0;
@@ -152,9 +152,10 @@ void check_reals(const std::string& type, simd::RealTable<R> simd::Table::*membe
         out.keep_one(t.exp_sum(x.data(), n, largest));
         std::vector<R> y(x.size());
         t.exp(x.data(), y.data(), n), out.keep(y);
-        out.keep_one(t.square_sum(x.data(), n));
+        const auto other = row<R>(n, 2);
+        out.keep_one(t.product_sum(x.data(), other.data(), n));
     });
-    check("update_moments, apply_update", [](const simd::RealTable<R>& t, std::int64_t n, Bytes& out) {
+    check("update_moments, apply_update, AdaFactor", [](const simd::RealTable<R>& t, std::int64_t n, Bytes& out) {
         auto w = row<R>(n, 1), m = row<R>(n, 2), v = row<R>(n, 3);
         const auto g = row<R>(n, 4);
         for (R& x : v) x = x * x;
@@ -163,6 +164,10 @@ void check_reals(const std::string& type, simd::RealTable<R> simd::Table::*membe
         const auto sums = t.update_moments(run, rule);
         out.keep_one(sums.weight), out.keep_one(sums.update), out.keep_one(sums.gradient);
         t.apply_update(run, rule, R(0.01));
+        out.keep(w), out.keep(m), out.keep(v);
+        const auto factor_sums = t.adafactor_moments(run, rule);
+        out.keep_one(factor_sums.weight), out.keep_one(factor_sums.update), out.keep_one(factor_sums.gradient);
+        t.apply_adafactor(run, rule, R(0.01), R(0.5));
         out.keep(w), out.keep(m), out.keep(v);
     });
 }
