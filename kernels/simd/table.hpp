@@ -71,6 +71,8 @@ template <class T> struct RowTable {
     void (*relu_backward)(T* x, const std::uint8_t* mask, std::int64_t n);
     /// y += x
     void (*add)(const T* x, T* y, std::int64_t n);
+    /// y += factor * x
+    void (*add_scaled)(const T* x, T* y, std::int64_t n, R factor);
     /// sum += x
     void (*accumulate)(const T* x, R* sum, std::int64_t n);
     /// y = a + b, where either may be absent (zero).

@@ -106,13 +106,14 @@ void check_rows(const std::string& type, simd::RowTable<T> simd::Table::*member)
         t.rotate(x.data(), angles.data(), 2 * n, -1);
         out.keep(x);
     });
-    check("relu, add, accumulate, sum_rows, dot, widen, narrow", [](const simd::RowTable<T>& t, std::int64_t n, Bytes& out) {
+    check("relu, add, add_scaled, accumulate, sum_rows, dot, widen, narrow", [](const simd::RowTable<T>& t, std::int64_t n, Bytes& out) {
         const auto a = row<T>(n, 1), b = row<T>(n, 2);
         auto y = b, z = a;
         std::vector<std::uint8_t> mask(static_cast<std::size_t>((n + 7) / 8), 0xa5);
         t.relu(z.data(), mask.data(), n), out.keep(z), out.keep(mask);
         t.relu_backward(y.data(), mask.data(), n), out.keep(y);
         t.add(a.data(), y.data(), n), out.keep(y);
+        t.add_scaled(a.data(), y.data(), n, R(0.3)), out.keep(y);
         auto total = row<R>(n, 3);
         t.accumulate(a.data(), total.data(), n), out.keep(total);
         t.sum_rows(a.data(), b.data(), y.data(), n), out.keep(y);
