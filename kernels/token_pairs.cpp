@@ -84,13 +84,13 @@ void check_pairs(const TokenPairs& p) {
     RF_REQUIRE(p.cu_seqlens.shape.rank == 1 && p.cu_seqlens.shape[0] >= 1, "cu_seqlens must be [S+1]");
     const std::int64_t s = p.cu_seqlens.shape[0] - 1;
     RF_REQUIRE((p.visible.shape == Shape{s, 2}), "visible must be [S, 2], not ", p.visible.shape);
-    RF_REQUIRE(!p.cell_begin || p.cell_begin.shape == Shape{s + 1}, "cell_begin must be [S+1], not ", p.cell_begin.shape);
+    RF_REQUIRE(p.cells ? p.cells.shape.rank == 2 && p.cells.shape[1] == 3 && p.cell_begin.shape == Shape{s + 1} : !p.cell_begin,
+               "cells must be [Q, 3] with their cell_begin [S+1], or both absent");
     RF_REQUIRE(p.longest <= 4096, "a sequence of ", p.longest, " tokens; the number of a cell is exact to 4096");
 }
-void check_labels(const TokenPairs& p, const ConstTensor& stats) {
+void check_stats(const TokenPairs& p, const ConstTensor& stats) {
     check_pairs(p);
     const std::int64_t s = p.cu_seqlens.shape[0] - 1;
-    RF_REQUIRE(p.cell_begin && p.cells && p.cells.shape.rank == 2 && p.cells.shape[1] == 3, "cells must be [Q, 3] with their cell_begin [S+1]");
     RF_REQUIRE((stats.shape == Shape{4, p.types, s}) && stats.dtype == p.q.dtype, "stats must be [4, L, S] of q's dtype");
 }
 
@@ -148,6 +148,7 @@ struct Sequence {
     }
     /// Right cells of a type, by rising start.
     std::pair<const RightCell*, const RightCell*> cells(std::int64_t type) const {
+        if (!p.cells) return {};
         const auto* all = static_cast<const RightCell*>(p.cells.data);
         const RightCell *from = all + indices(p.cell_begin)[number], *to = all + indices(p.cell_begin)[number + 1];
         const auto below = [](const RightCell& cell, std::int64_t t) { return cell.type < t; };
@@ -259,7 +260,7 @@ void add_sums(const TokenPairLoss& a, const R* stats) {
 }  // namespace
 
 void token_pair_loss(Stream& stream, const TokenPairLoss& a) {
-    check_labels(a.pairs, a.stats);
+    check_stats(a.pairs, a.stats);
     RF_REQUIRE(!a.sums || (a.sums.shape == Shape{2} && a.sums.dtype == Dtype::f64), "sums must be [2] f64");
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::token_pair_loss(stream, a);
@@ -317,7 +318,7 @@ void backward(const TokenPairBackward& a, Sequence<R>& s, std::vector<R>& d_scor
 }  // namespace
 
 void token_pair_backward(Stream& stream, const TokenPairBackward& a) {
-    check_labels(a.pairs, a.stats);
+    check_stats(a.pairs, a.stats);
     RF_REQUIRE(a.dq.shape == a.pairs.q.shape && a.dk.shape == a.pairs.q.shape && a.dq.dtype == a.pairs.q.dtype && a.dk.dtype == a.pairs.q.dtype,
                "dq and dk must be like q");
     RF_REQUIRE(static_cast<bool>(a.d_bias) == static_cast<bool>(a.pairs.bias) && (!a.d_bias || a.d_bias.shape == a.pairs.bias.shape), "d_bias must be like bias");

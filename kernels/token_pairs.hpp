@@ -46,7 +46,7 @@ struct TokenPairs {
     std::int64_t ordered = 1;      ///< types whose pairs must not run backwards; the rest may
     std::int64_t longest = 0;      ///< no sequence is longer
     TokenPairKind kind = TokenPairKind::softmax;
-    ConstTensor cells;             ///< [Q, 3] i32 (type, start, end): the right ones, sorted within a sequence. softmax: none means (0, 0)
+    ConstTensor cells;             ///< [Q, 3] i32 (type, start, end): the right ones, sorted within a sequence; absent: none. softmax: none means (0, 0)
     ConstTensor cell_begin;        ///< [S+1] i32
 };
 

@@ -21,7 +21,7 @@ void check_case(const PairCase& c, std::int64_t shift = 0) {
         const Twin q(s, {c.groups, t, c.d}, Dtype::f32, 3, shift), k(s, {c.groups, t, c.d}, Dtype::f32, 4, shift);
         const Twin dq(s, {c.groups, t, c.d}, Dtype::f32, 5, shift), dk(s, {c.groups, t, c.d}, Dtype::f32, 6, shift);
         const Twin bias(s, {t, 2 * c.types}, Dtype::f32, 7), d_bias(s, {t, 2 * c.types}, Dtype::f32, 8);
-        const Buffer angles(c.longest() * c.d * 4 + 4);
+        const Buffer angles(std::max<std::int64_t>(c.longest(), 1) * c.d * 4);
         rotary_table(angles.tensor({std::max<std::int64_t>(c.longest(), 1), c.d / 2, 2}, Dtype::f32));
         const Twin rotary(s, {std::max<std::int64_t>(c.longest(), 1), c.d / 2, 2}, Dtype::f32, [&](std::int64_t i) { return reinterpret_cast<const float*>(angles.data())[i]; });
         const Twin position = list(s, {t}, c.position()), cu = list(s, {sequences + 1}, c.cu_seqlens()), visible = list(s, {sequences, 2}, c.visible_list());

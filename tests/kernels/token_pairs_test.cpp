@@ -311,6 +311,6 @@ BOOST_AUTO_TEST_CASE(operands_that_do_not_fit_are_refused) {
     BOOST_CHECK_THROW(token_pair_loss(on.stream(), {.pairs = o.pairs, .stats = short_stats}), Error);
     BOOST_CHECK_THROW(token_pair_backward(on.stream(), {.pairs = o.pairs, .stats = stats, .dq = dq, .dk = dq}), Error);  // no d_bias
     wrong = o.pairs;
-    wrong.cells = {};
+    wrong.cells = {};  // but not their cell_begin
     BOOST_CHECK_THROW(token_pair_loss(on.stream(), {.pairs = wrong, .stats = stats}), Error);
 }
