@@ -66,20 +66,23 @@ struct Place {
     __device__ bool is_visible(const PairsArgument& p, int token) const { return (token == 0 && p.first_is_visible && n > 0) || (token >= first && token < end); }
 };
 
-/// A sequence's right cells, met in order.
+/// A sequence's right cells, met in order. The whole warp walks alike.
 struct CellWalk {
     const std::int32_t* cells;
     int from, to;
-    __device__ CellWalk(const PairsArgument& p, int s) : cells(p.cells), from(p.cells ? load(p.cell_begin + s) : 0), to(p.cells ? load(p.cell_begin + s + 1) : 0) {}
+    bool softmax;
+    __device__ CellWalk(const PairsArgument& p, int s)
+        : cells(p.cells), from(p.cells ? load(p.cell_begin + s) : 0), to(p.cells ? load(p.cell_begin + s + 1) : 0), softmax(p.softmax) {}
     __device__ int type(int c) const { return load(cells + 3 * c); }
     __device__ int start(int c) const { return load(cells + 3 * c + 1); }
     __device__ int end(int c) const { return load(cells + 3 * c + 2); }
-    /// Leaves what lies before a type, then tells whether (i, j) is among the type's. Every lane asks for its own cell.
+    /// Leaves what lies before a type, then tells whether (i, j) is among the type's; a softmax without one has (0, 0). Every lane asks for its
+    /// own cell.
     __device__ bool has(int wanted, int i, int j) {
         while (from < to && type(from) < wanted) ++from;
-        bool found = false;
-        for (int c = from; c < to && type(c) == wanted; ++c) found = found || (start(c) == i && end(c) == j);
-        return found;
+        int found = 0, c = from;
+        for (; c < to && type(c) == wanted; ++c) found |= static_cast<int>(start(c) == i) & static_cast<int>(end(c) == j);
+        return softmax && c == from ? (i | j) == 0 : found != 0;
     }
 };
 
@@ -159,14 +162,12 @@ __global__ void __launch_bounds__(threads) pair_rows_kernel(PairsArgument p, flo
     if (first >= place.n) return;
     const std::int64_t base = (std::int64_t{group} * p.tokens + place.begin) * p.d;
     const Own<Width> own(p.q + base + std::int64_t{i} * p.d, p.d, i < place.n);
-    int right_start = 0, right_end = 0;
-    if (p.softmax) answer_of(p, place.number, type, right_start, right_end);
     Share share(p.softmax);
     CellWalk walk(p, place.number);
     for (int j = warp(); j < place.n; j += warps) {
         if (!place.is_visible(p, j)) continue;
         const Cell cell = cell_of(p, place, type, i, j, own.dot(p.k + base + std::int64_t{j} * p.d, p.d));
-        const bool right = p.softmax ? i == right_start && j == right_end : walk.has(type, i, j);
+        const bool right = walk.has(type, i, j);
         if (!cell.counts) continue;
         Share one(p.softmax);
         if (p.softmax) {
@@ -279,14 +280,6 @@ struct Slope {
     }
 };
 
-/// Right cells of a walk, or of a softmax's one answer.
-__device__ inline bool is_right(const PairsArgument& p, CellWalk& walk, int s, int type, int i, int j) {
-    if (!p.softmax) return walk.has(type, i, j);
-    int start = 0, end = 0;
-    answer_of(p, s, type, start, end);
-    return i == start && j == end;
-}
-
 template <int Width>
 struct VectorBlock {
     float of[warps - 1][Width][32];
@@ -323,7 +316,7 @@ __global__ void __launch_bounds__(threads) pair_vectors_gradient_kernel(Gradient
         CellWalk walk(p, s);
         float weight = 0;
         for (int type = from; type < to; ++type) {
-            const bool right = is_right(p, walk, s, type, i, j);
+            const bool right = walk.has(type, i, j);
             weight += slope(p, s, type, cell_of(p, place, type, i, j, product), right);
         }
 #pragma unroll
@@ -364,7 +357,7 @@ __global__ void __launch_bounds__(threads) pair_bias_gradient_kernel(GradientArg
     for (int other = warp(); other < place.n; other += warps) {
         if (!place.is_visible(p, other)) continue;
         const int i = Ends ? other : mine, j = Ends ? mine : other;
-        const bool right = is_right(p, walk, s, type, i, j);
+        const bool right = walk.has(type, i, j);
         sum += slope(p, s, type, cell_of(p, place, type, i, j, own.dot(other_side + std::int64_t{other} * p.d, p.d)), right);
     }
     store_shared(&shared.of[warp()][lane()], sum);

@@ -6,6 +6,7 @@
 #include "tests/kernels/device_case.hpp"
 #include "tests/kernels/gradient_check.hpp"
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -55,7 +56,9 @@ class HeadCase {
 public:
     static constexpr std::int64_t hidden = 8;
 
-    explicit HeadCase(const typename Head::Spec& spec, std::int64_t rotary_size = 2) : head(config(), spec, layout), rotary_size_(rotary_size) {}
+    explicit HeadCase(const typename Head::Spec& spec, std::int64_t rotary_size = 2) : head(config(), spec, layout), rotary_size_(rotary_size) {
+        for (const Device device : devices()) arenas_.emplace_back(device);
+    }
 
     static ModelConfig config() {
         ModelConfig c;
@@ -69,7 +72,8 @@ public:
     template <class Body>
     void with(const DeviceCase& on, const HeadBatch& b, const std::vector<double>& w, const std::vector<double>& x, const Body& body) const {
         const ModelConfig model = config();
-        Arena arena(on.device);
+        Arena& arena = *std::find_if(arenas_.begin(), arenas_.end(), [&](const Arena& a) { return a.device() == on.device; });
+        const ArenaScope scratch(arena);
         const auto comm = make_self_communicator();
         const auto list = [&](const std::vector<double>& v, std::int64_t width = 1) {
             const auto n = static_cast<std::int64_t>(v.size());
@@ -138,6 +142,7 @@ public:
 
 private:
     std::int64_t rotary_size_;
+    mutable std::vector<Arena> arenas_;  ///< one a device, kept from run to run: a block of it is large
 };
 
 }  // namespace rf::test
