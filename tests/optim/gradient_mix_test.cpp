@@ -22,12 +22,12 @@ struct Layouts {
     ParamState state;
     Stream stream;
     GradientMix mix;
-    static constexpr std::int64_t shared_groups = 4;
+    static constexpr std::int64_t shared_groups = 4, bucket = 4096;  // so small that a rank owns several pieces
 
     explicit Layouts(Communicator& comm, Dtype dtype = Dtype::f64)
-        : grid(comm, 1), state(add(layout), grid, Device::cpu, dtype, false), mix(state, grid, shared_groups, stream) {}
+        : grid(comm, 1), state(add(layout), grid, Device::cpu, dtype, false, bucket), mix(state, grid, shared_groups, stream) {}
     static const ParamLayout& add(ParamLayout& layout) {
-        layout.add({.name = "word", .shape = {37, 301}});
+        layout.add({.name = "word", .shape = {300, 301}});
         layout.add({.name = "qkv", .shape = {3, 7}, .tensors = 3});
         layout.add({.name = "task/a/dense", .shape = {2, 5}});
         return layout;
@@ -37,8 +37,10 @@ struct Layouts {
     std::vector<double> gradient(const F& value) const {
         std::vector<double> g(static_cast<std::size_t>(state.shard_size()), 0);
         for (const ParamEntry& entry : layout.entries())
-            for (std::int64_t i = entry.offset; i < entry.offset + entry.local.count(); ++i)
-                if (i >= state.offset() && i < state.offset() + state.shard_size()) g[static_cast<std::size_t>(i - state.offset())] = value(i);
+            for (std::int64_t i = entry.offset; i < entry.offset + entry.local.count(); ++i) {
+                const std::int64_t at = state.shards().owned_before(i, state.data_rank());
+                if (state.shards().owned_before(i + 1, state.data_rank()) > at) g[static_cast<std::size_t>(at)] = value(i);
+            }
         return g;
     }
     Tensor see(std::vector<double>& g) const { return view(g.data(), {state.shard_size()}); }
