@@ -28,6 +28,20 @@ void add(Stream& stream, const Add& a) {
     });
 }
 
+void add_scaled(Stream& stream, const AddScaled& a) {
+    RF_REQUIRE(a.x.count() == a.y.count() && a.x.dtype == a.y.dtype, "add_scaled of ", a.x.shape, " to ", a.y.shape);
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::add_scaled(stream, a);
+    const double divisor = a.divisor.read(), factor = a.factor.read() / divisor;
+    if (divisor == 0) return;
+    dispatch(a.x.dtype, [&](auto type) {
+        using T = decltype(type);
+        for_runs(a.x.count(), [&](std::int64_t i, std::int64_t n) {
+            rows_of<T>().add_scaled(raw<T>(a.x) + i, raw<T>(a.y) + i, n, static_cast<simd::Real<T>>(factor));
+        });
+    });
+}
+
 void cast(Stream& stream, const Cast& a) {
     RF_REQUIRE(a.x.count() == a.y.count(), "cast of ", a.x.shape, " to ", a.y.shape);
     const Dtype from = a.x.dtype, to = a.y.dtype;

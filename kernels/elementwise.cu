@@ -44,6 +44,26 @@ __global__ void __launch_bounds__(threads) add_kernel(const T* x, T* y, std::int
 }
 
 /// The split of add_kernel.
+template <class T>
+__global__ void __launch_bounds__(threads) add_scaled_kernel(const T* x, T* y, ScalarArgument factor, ScalarArgument divisor, std::int64_t n, bool aligned) {
+    const float by = divisor.read();
+    if (by == 0) return;
+    const float scale = factor.read() / by;
+    for_block(n, aligned, [&](auto whole, std::int64_t begin, int count) {
+        constexpr bool is_whole = decltype(whole)::value;
+#pragma unroll
+        for (int p = 0; p < pieces; ++p) {
+            const int e = static_cast<int>(threadIdx.x) + p * threads;
+            const Eight<T> a = load_eight<is_whole>(x + begin, e, count), b = load_eight<is_whole>(y + begin, e, count);
+            float sum[8];
+#pragma unroll
+            for (int k = 0; k < 8; ++k) sum[k] = b[k] + a[k] * scale;
+            store_eight<is_whole>(y + begin, e, count, sum);
+        }
+    });
+}
+
+/// The split of add_kernel.
 template <class From, class To>
 __global__ void __launch_bounds__(threads) cast_kernel(const From* x, To* y, std::int64_t n, bool aligned) {
     for_block(n, aligned, [&](auto whole, std::int64_t begin, int count) {
@@ -74,6 +94,15 @@ void add(Stream& stream, const Add& a) {
     device::dispatch(a.y.dtype, [&](auto type) {
         using T = decltype(type);
         launch(flat(stream, "add", n), add_kernel<T>, a.x.as<T>(), a.y.as<T>(), n, whole_packs(0, {a.x.data, a.y.data}));
+    });
+}
+
+void add_scaled(Stream& stream, const AddScaled& a) {
+    const std::int64_t n = a.y.count();
+    device::dispatch(a.y.dtype, [&](auto type) {
+        using T = decltype(type);
+        launch(flat(stream, "add_scaled", n), add_scaled_kernel<T>, a.x.as<T>(), a.y.as<T>(), argument(a.factor), argument(a.divisor), n,
+               whole_packs(0, {a.x.data, a.y.data}));
     });
 }
 

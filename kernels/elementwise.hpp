@@ -11,6 +11,15 @@ struct Add {
 };
 void add(Stream& stream, const Add& args);
 
+/// y += factor / divisor * x, flat, same dtype; where the divisor is 0 (the norm of a gradient of nothing), nothing is added.
+struct AddScaled {
+    ConstTensor x;
+    Tensor y;
+    Scalar factor = 1;
+    Scalar divisor = 1;
+};
+void add_scaled(Stream& stream, const AddScaled& args);
+
 /// y = x converted (f32 <-> bf16, f64 <-> f32, or a plain copy), round to nearest even.
 struct Cast {
     ConstTensor x;
@@ -26,6 +35,7 @@ void copy(Stream& stream, const ConstTensor& from, const Tensor& to);
 
 namespace cuda {
 void add(Stream& stream, const Add& args);
+void add_scaled(Stream& stream, const AddScaled& args);
 void cast(Stream& stream, const Cast& args);
 }  // namespace cuda
 

@@ -51,16 +51,19 @@ void for_segments(const OptimizerShard& shard, const Body& body) {
 
 }  // namespace
 
-void gradient_sums(Stream& stream, const OptimizerShard& shard, const Tensor& sums) {
+void gradient_sums(Stream& stream, const OptimizerShard& shard, const Tensor& sums, const ConstTensor& other) {
     check_sums(shard, sums);
+    RF_REQUIRE(!other || (other.count() == shard.gradient.count() && other.dtype == shard.gradient.dtype), "other must be like the gradient, ",
+               shard.gradient.shape, ", not ", other.shape);
     if constexpr (has_cuda)
-        if (stream.device() == Device::cuda) return cuda::gradient_sums(stream, shard, sums);
+        if (stream.device() == Device::cuda) return cuda::gradient_sums(stream, shard, sums, other);
     for_segments(shard, [&](auto type, const Segment& segment, std::int64_t i) {
         using R = decltype(type);
         const auto run = run_of<R>(shard, segment);
         double* row = sums.as<double>() + i * sum_columns;
         row[weight_sum] = row[update_sum] = 0;
-        row[gradient_sum] = reals_of<R>().square_sum(run.gradient, run.n);
+        const R* second = other ? raw<R>(other) + (segment.begin - shard.offset) : run.gradient;
+        row[gradient_sum] = reals_of<R>().product_sum(run.gradient, second, run.n);
     });
 }
 
@@ -142,6 +145,62 @@ void apply_update(Stream& stream, const OptimizerShard& shard, const MomentRule&
         using R = decltype(type);
         const double rate = rates.as<double>()[segment.group];
         if (rate != 0) reals_of<R>().apply_update(run_of<R>(shard, segment), convert<R>(rule, control.as<double>()), static_cast<R>(rate));
+    });
+}
+
+namespace {
+template <class R>
+simd::MomentRule<R> adafactor_rule(double beta1, const double* control) {
+    const double fresh = control[control_correction2];
+    return {.beta1 = static_cast<R>(beta1), .rest1 = static_cast<R>(1 - beta1), .beta2 = static_cast<R>(1 - fresh), .rest2 = static_cast<R>(fresh),
+            .epsilon = static_cast<R>(adafactor_tiny), .decay = 0, .correction1 = 1, .correction2 = 1,
+            .gradient_factor = static_cast<R>(control[control_gradient_factor])};
+}
+}  // namespace
+
+void adafactor_moments(Stream& stream, const OptimizerShard& shard, const ConstTensor& control, const Tensor& sums) {
+    check_sums(shard, sums);
+    check_control(control);
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::adafactor_moments(stream, shard, control, sums);
+    if (control.as<double>()[control_apply] == 0) return;
+    for_segments(shard, [&](auto type, const Segment& segment, std::int64_t i) {
+        using R = decltype(type);
+        const simd::SquareSums s = reals_of<R>().adafactor_moments(run_of<R>(shard, segment), adafactor_rule<R>(0, control.as<double>()));
+        double* row = sums.as<double>() + i * sum_columns;
+        row[weight_sum] = s.weight;
+        row[update_sum] = s.update;
+        row[gradient_sum] = s.gradient;
+    });
+}
+
+void adafactor_rates(Stream& stream, const AdaFactorRates& a) {
+    const std::int64_t groups = a.groups.shape[0];
+    check_control(a.control);
+    RF_REQUIRE((a.rates.shape == Shape{groups, 2}) && a.sizes.shape == Shape{groups}, "rates must be [G, 2] f64 and sizes [G] f64");
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::adafactor_rates(stream, a);
+    const double* control = a.control.as<double>();
+    for (std::int64_t g = 0; g < groups; ++g) {
+        const double *sums = a.groups.as<double>() + g * sum_columns, size = a.sizes.as<double>()[g];
+        double* rates = a.rates.as<double>() + g * 2;
+        const bool untouched = control[control_apply] == 0 || (a.skip_zero_gradient && sums[gradient_sum] == 0);
+        rates[0] = untouched ? 0 : control[control_lr] * std::max(std::sqrt(sums[weight_sum] / size), adafactor_least_scale);
+        rates[1] = 1 / std::max(1.0, std::sqrt(sums[update_sum] / size));
+    }
+}
+
+void apply_adafactor(Stream& stream, const OptimizerShard& shard, double beta1, const ConstTensor& control, const ConstTensor& rates) {
+    check_shard(shard);
+    check_control(control);
+    if constexpr (has_cuda)
+        if (stream.device() == Device::cuda) return cuda::apply_adafactor(stream, shard, beta1, control, rates);
+    for_segments(shard, [&](auto type, const Segment& segment, std::int64_t) {
+        using R = decltype(type);
+        const double* rate = rates.as<double>() + segment.group * 2;
+        if (rate[0] != 0)
+            reals_of<R>().apply_adafactor(run_of<R>(shard, segment), adafactor_rule<R>(beta1, control.as<double>()), static_cast<R>(rate[0]),
+                                          static_cast<R>(rate[1]));
     });
 }
 

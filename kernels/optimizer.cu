@@ -81,16 +81,19 @@ __device__ inline double block_sums(const double (&sums)[sum_columns]) {
     return total;
 }
 
-/// One block a segment: sums of squares in f64.
-__global__ void __launch_bounds__(threads) gradient_sums_kernel(Shard shard, double* sums) {
+/// One block a segment: sums of products in f64, of squares where there is no other gradient.
+template <bool Other>
+__global__ void __launch_bounds__(threads) gradient_sums_kernel(Shard shard, const float* other, double* sums) {
     const Place at(shard);
-    Four g[rounds];
+    Four g[rounds], h[rounds];
 #pragma unroll
     for (int r = 0; r < rounds; ++r) g[r] = at.read(shard.gradient, r);
+#pragma unroll
+    for (int r = 0; r < rounds; ++r) h[r] = Other ? at.read(other, r) : g[r];
     double mine[sum_columns] = {};
 #pragma unroll
     for (int r = 0; r < rounds; ++r)
-        for (int k = 0; k < 4; ++k) mine[gradient_sum] += static_cast<double>(g[r].v[k]) * static_cast<double>(g[r].v[k]);
+        for (int k = 0; k < 4; ++k) mine[gradient_sum] += static_cast<double>(g[r].v[k]) * static_cast<double>(h[r].v[k]);
     const double total = block_sums(mine);
     if (threadIdx.x < sum_columns) store(sums + std::int64_t{blockIdx.x} * sum_columns + threadIdx.x, total);
 }
@@ -158,6 +161,53 @@ __global__ void __launch_bounds__(threads) apply_update_kernel(Shard shard, Rule
             for (int k = 0; k < 4; ++k) w[r].v[k] -= update_of(w[r].v[k], m[r].v[k], v[r].v[k], rule, correction1, correction2) * rate;
             at.write(shard.weight, first + r, w[r]);
         }
+    }
+}
+
+/// One block a segment, as update_moments_kernel.
+__global__ void __launch_bounds__(threads) adafactor_moments_kernel(Shard shard, const double* control, double* sums) {
+    if (load(control + control_apply) == 0) return;
+    const double fresh = load(control + control_correction2);
+    const float beta2 = static_cast<float>(1 - fresh), rest2 = static_cast<float>(fresh), factor = static_cast<float>(load(control + control_gradient_factor));
+    constexpr float tiny = static_cast<float>(adafactor_tiny);
+    const Place at(shard);
+    double mine[sum_columns] = {};
+    for (int r = 0; r < rounds && r * 4 * threads < at.n; ++r) {
+        const Four g = at.read(shard.gradient, r), w = at.read(shard.weight, r);
+        Four v = at.read(shard.v, r);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            const float gradient = g.v[k] * factor;
+            v.v[k] = v.v[k] * beta2 + (gradient * gradient + tiny) * rest2;
+            const float u = gradient / sqrtf(v.v[k] + tiny);
+            mine[weight_sum] += static_cast<double>(w.v[k]) * static_cast<double>(w.v[k]);
+            mine[update_sum] += static_cast<double>(u) * static_cast<double>(u);
+            mine[gradient_sum] += static_cast<double>(gradient) * static_cast<double>(gradient);
+        }
+        at.write(shard.v, r, v);
+    }
+    const double total = block_sums(mine);
+    if (threadIdx.x < sum_columns) store(sums + std::int64_t{blockIdx.x} * sum_columns + threadIdx.x, total);
+}
+
+/// One block a segment; nothing is read of a segment whose rate is 0.
+__global__ void __launch_bounds__(threads) apply_adafactor_kernel(Shard shard, float beta1, float rest1, const double* control, const double* rates) {
+    const Place at(shard);
+    const double wide_rate = load(rates + at.segment.group * 2);
+    if (wide_rate == 0) return;
+    const float rate = static_cast<float>(wide_rate), clip = static_cast<float>(load(rates + at.segment.group * 2 + 1));
+    const float factor = static_cast<float>(load(control + control_gradient_factor));
+    for (int r = 0; r < rounds && r * 4 * threads < at.n; ++r) {
+        const Four g = at.read(shard.gradient, r), v = at.read(shard.v, r);
+        Four m = at.read(shard.m, r), w = at.read(shard.weight, r);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            const float u = g.v[k] * factor / sqrtf(v.v[k] + static_cast<float>(adafactor_tiny)) * clip;
+            m.v[k] = m.v[k] * beta1 + u * rest1;
+            w.v[k] -= m.v[k] * rate;
+        }
+        at.write(shard.m, r, m);
+        at.write(shard.weight, r, w);
     }
 }
 
@@ -235,6 +285,18 @@ __global__ void __launch_bounds__(threads) update_rates_kernel(const double* gro
     store(rates + g, rate);
 }
 
+/// One thread a group.
+__global__ void __launch_bounds__(threads) adafactor_rates_kernel(const double* groups, const double* sizes, const double* control, double* rates, int count,
+                                                                  bool skip_zero) {
+    const int g = static_cast<int>(blockIdx.x) * threads + static_cast<int>(threadIdx.x);
+    if (g >= count) return;
+    const auto sum = [&](int column) { return load(groups + std::int64_t{g} * sum_columns + column); };
+    const bool untouched = load(control + control_apply) == 0 || (skip_zero && sum(gradient_sum) == 0);
+    const double size = load(sizes + g);
+    store(rates + 2 * g, untouched ? 0.0 : load(control + control_lr) * fmax(sqrt(sum(weight_sum) / size), adafactor_least_scale));
+    store(rates + 2 * g + 1, 1 / fmax(1.0, sqrt(sum(update_sum) / size)));
+}
+
 Shard shard_of(const OptimizerShard& s) {
     const auto pointer = [](const Tensor& t) { return t ? t.as<float>() : nullptr; };
     return {.weight = pointer(s.weight),
@@ -258,8 +320,11 @@ Launch over_segments(Stream& stream, const char* name, const OptimizerShard& s) 
 
 namespace cuda {
 
-void gradient_sums(Stream& stream, const OptimizerShard& shard, const Tensor& sums) {
-    launch(over_segments(stream, "gradient_sums", shard), gradient_sums_kernel, shard_of(shard), sums.as<double>());
+void gradient_sums(Stream& stream, const OptimizerShard& shard, const Tensor& sums, const ConstTensor& other) {
+    Shard argument = shard_of(shard);
+    argument.aligned = argument.aligned && whole_packs(0, {other.data});
+    launch(over_segments(stream, "gradient_sums", shard), other ? gradient_sums_kernel<true> : gradient_sums_kernel<false>, argument,
+           other ? other.as<float>() : nullptr, sums.as<double>());
 }
 
 void join_sums(Stream& stream, const JoinSums& a) {
@@ -285,6 +350,21 @@ void update_rates(Stream& stream, const UpdateRates& a) {
 
 void apply_update(Stream& stream, const OptimizerShard& shard, const MomentRule& rule, const ConstTensor& control, const ConstTensor& rates) {
     launch(over_segments(stream, "apply_update", shard), apply_update_kernel, shard_of(shard), rule_of(rule), control.as<double>(), rates.as<double>());
+}
+
+void adafactor_moments(Stream& stream, const OptimizerShard& shard, const ConstTensor& control, const Tensor& sums) {
+    launch(over_segments(stream, "adafactor_moments", shard), adafactor_moments_kernel, shard_of(shard), control.as<double>(), sums.as<double>());
+}
+
+void adafactor_rates(Stream& stream, const AdaFactorRates& a) {
+    const int groups = narrow(a.groups.shape[0], "the count of groups");
+    launch({.name = "adafactor_rates", .grid = dim3(blocks_for(groups, threads)), .block = dim3(threads), .stream = stream.handle()}, adafactor_rates_kernel,
+           a.groups.as<double>(), a.sizes.as<double>(), a.control.as<double>(), a.rates.as<double>(), groups, a.skip_zero_gradient);
+}
+
+void apply_adafactor(Stream& stream, const OptimizerShard& shard, double beta1, const ConstTensor& control, const ConstTensor& rates) {
+    launch(over_segments(stream, "apply_adafactor", shard), apply_adafactor_kernel, shard_of(shard), static_cast<float>(beta1), static_cast<float>(1 - beta1),
+           control.as<double>(), rates.as<double>());
 }
 
 }  // namespace cuda

@@ -22,7 +22,7 @@ enum SumColumn { weight_sum = 0, update_sum = 1, gradient_sum = 2, sum_columns =
 enum ControlSlot {
     control_lr,               ///< learning rate
     control_correction1,      ///< 1 - beta1^t with bias correction, else 1
-    control_correction2,
+    control_correction2,      ///< 1 - beta2^t with bias correction, else 1; AdaFactor: t^-0.8, what a new square counts for in v
     control_gradient_norm,    ///< the rest is written by judge_gradient: global norm before clipping
     control_gradient_factor,  ///< multiplies the gradient (clipping); 1 leaves its bits alone
     control_apply,            ///< 1, or 0 when this or an earlier gradient is not finite: then nothing is touched
@@ -48,8 +48,9 @@ struct MomentRule {
     double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-6, decay = 0.01;
 };
 
-/// Sum of squares of the gradient alone, per segment (other columns 0): the global norm.
-void gradient_sums(Stream& stream, const OptimizerShard& shard, const Tensor& sums);
+/// Sum of squares of the gradient alone, per segment (other columns 0): the global norm. With `other` [shard]: of the products of the
+/// two, as inner products of gradients need.
+void gradient_sums(Stream& stream, const OptimizerShard& shard, const Tensor& sums, const ConstTensor& other = {});
 
 /// groups[g] = sum of the rows group_begin[g] … group_begin[g+1] of `sums`, in a fixed order; 0 where counted[g] is 0 (a
 /// tensor held whole by every tensor rank counts on one of them).
@@ -87,13 +88,38 @@ void update_rates(Stream& stream, const UpdateRates& args);
 /// Second pass: weight -= rates[group] * u, where a rate of exactly 0 leaves the segment untouched.
 void apply_update(Stream& stream, const OptimizerShard& shard, const MomentRule& rule, const ConstTensor& control, const ConstTensor& rates);
 
+/// AdaFactor without factors, as bert4keras runs it in fine-tuning (Shazeer & Stern 2018, section 9; its constants):
+/// v = (1 - t^-0.8) v + t^-0.8 (g^2 + 1e-30);  u = g / sqrt(v + 1e-30), divided by max(1, rms(u));
+/// m = beta1 m + (1 - beta1) u;  weight -= lr max(rms(weight), 1e-3) m. Root mean squares are those of whole tensors.
+inline constexpr double adafactor_tiny = 1e-30, adafactor_least_scale = 1e-3;
+
+/// First pass: v from the gradient; sums of squares of weight, u and gradient per segment.
+void adafactor_moments(Stream& stream, const OptimizerShard& shard, const ConstTensor& control, const Tensor& sums);
+
+/// What a tensor's m and its u are multiplied with: lr max(rms(weight), 1e-3) and 1 / max(1, rms(u)). The first is exactly 0 (leave
+/// the tensor alone) where its gradient is 0 and `skip_zero_gradient`, or when nothing is to be applied.
+struct AdaFactorRates {
+    ConstTensor groups;  ///< [G, 3]
+    ConstTensor sizes;   ///< [G] f64 elements of the whole tensors
+    ConstTensor control;
+    Tensor rates;        ///< [G, 2] f64 out
+    bool skip_zero_gradient = true;
+};
+void adafactor_rates(Stream& stream, const AdaFactorRates& args);
+
+/// Second pass: m, then the weight, where a rate of exactly 0 leaves the segment's m and weight untouched.
+void apply_adafactor(Stream& stream, const OptimizerShard& shard, double beta1, const ConstTensor& control, const ConstTensor& rates);
+
 namespace cuda {
-void gradient_sums(Stream& stream, const OptimizerShard& shard, const Tensor& sums);
+void gradient_sums(Stream& stream, const OptimizerShard& shard, const Tensor& sums, const ConstTensor& other);
 void join_sums(Stream& stream, const JoinSums& args);
 void judge_gradient(Stream& stream, const JudgeGradient& args);
 void update_moments(Stream& stream, const OptimizerShard& shard, const MomentRule& rule, const ConstTensor& control, const Tensor& sums);
 void update_rates(Stream& stream, const UpdateRates& args);
 void apply_update(Stream& stream, const OptimizerShard& shard, const MomentRule& rule, const ConstTensor& control, const ConstTensor& rates);
+void adafactor_moments(Stream& stream, const OptimizerShard& shard, const ConstTensor& control, const Tensor& sums);
+void adafactor_rates(Stream& stream, const AdaFactorRates& args);
+void apply_adafactor(Stream& stream, const OptimizerShard& shard, double beta1, const ConstTensor& control, const ConstTensor& rates);
 }  // namespace cuda
 
 }  // namespace rf

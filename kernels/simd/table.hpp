@@ -71,6 +71,8 @@ template <class T> struct RowTable {
     void (*relu_backward)(T* x, const std::uint8_t* mask, std::int64_t n);
     /// y += x
     void (*add)(const T* x, T* y, std::int64_t n);
+    /// y += factor * x
+    void (*add_scaled)(const T* x, T* y, std::int64_t n, R factor);
     /// sum += x
     void (*accumulate)(const T* x, R* sum, std::int64_t n);
     /// y = a + b, where either may be absent (zero).
@@ -110,9 +112,12 @@ template <class R> struct RealTable {
     std::int64_t (*largest)(const R* x, std::int64_t n, R* value);
     R (*exp_sum)(const R* x, std::int64_t n, R maximum);
     void (*exp)(const R* x, R* y, std::int64_t n);
-    double (*square_sum)(const R* x, std::int64_t n);
+    double (*product_sum)(const R* x, const R* y, std::int64_t n);
     SquareSums (*update_moments)(const MomentRun<R>& run, const MomentRule<R>& rule);
     void (*apply_update)(const MomentRun<R>& run, const MomentRule<R>& rule, R rate);
+    /// The passes of AdaFactor (kernels/optimizer.hpp); `clip` multiplies u.
+    SquareSums (*adafactor_moments)(const MomentRun<R>& run, const MomentRule<R>& rule);
+    void (*apply_adafactor)(const MomentRun<R>& run, const MomentRule<R>& rule, R rate, R clip);
 };
 
 struct Table {

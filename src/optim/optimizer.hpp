@@ -1,17 +1,17 @@
 #pragma once
 
-#include "core/buffer.hpp"
 #include "io/json.hpp"
-#include "params/state.hpp"
+#include "optim/tensor_sums.hpp"
 
 #include <boost/describe.hpp>
 
 namespace rf {
 
 /// LAMB as the article's recipe runs it (section "Optimiser algebra" of bert4keras' wrappers: no bias correction, decay on
-/// every tensor, trust ratio |p| / |update| per tensor without limits; You et al. 2020) or AdamW (Loshchilov & Hutter 2019).
+/// every tensor, trust ratio |p| / |update| per tensor without limits; You et al. 2020), AdamW (Loshchilov & Hutter 2019), or AdaFactor as
+/// fine-tuning runs it (kernels/optimizer.hpp), which reads of these lr, beta1, max_gradient_norm and skip_zero_gradient alone.
 struct OptimizerConfig {
-    std::string name = "lamb";
+    std::string name = "lamb";      ///< lamb, adamw or adafactor
     double lr = 1.76e-3;            ///< times schedule.lr
     double beta1 = 0.9;
     double beta2 = 0.999;
@@ -27,8 +27,7 @@ struct OptimizerConfig {
 BOOST_DESCRIBE_STRUCT(OptimizerConfig, (),
                       (name, lr, beta1, beta2, epsilon, weight_decay, max_gradient_norm, skip_zero_gradient))
 
-/// Steps the shard of a ParamState. Norms are joined in the fixed order of the layout's segments: no bit depends on the
-/// number of data ranks. Everything stays in memory of the state's device: nothing is read back inside a step.
+/// Steps the shard of a ParamState. Everything stays in memory of the state's device: nothing is read back inside a step.
 class Optimizer {
 public:
     Optimizer(const OptimizerConfig& config, const ParamState& state, ParallelGrid& grid, Stream& stream);
@@ -44,22 +43,14 @@ public:
     void step(Stream& stream, const Tensor& gradient);
 
 private:
-    /// Totals per trust-ratio group from this shard's segment sums, over data and tensor ranks, in groups_.
-    void join(Stream& stream);
+    void step_adafactor(Stream& stream, const OptimizerShard& shard);
 
     OptimizerConfig config_;
     const ParamState& state_;
-    ParallelGrid& grid_;
-    /// Rows of own_ that stand one after the other in sums_ too.
-    struct Run {
-        std::int64_t own = 0, all = 0, count = 0;
-    };
-    Buffer segments_;     ///< Segments of this shard, numbered by their place in it
-    Buffer sums_;         ///< [all segments, 3] f64
-    Buffer own_memory_;   ///< of own_ where other ranks have segments too
-    Buffer group_begin_, counted_, groups_, rates_, control_memory_;
-    std::vector<Run> runs_;  ///< one a bucket
-    Tensor own_, control_;   ///< own_: [segments of this shard, 3]
+    TensorSums sums_;
+    Buffer sizes_;  ///< [G] f64 elements of the whole tensors
+    Buffer rates_, control_memory_;
+    Tensor control_;
 };
 
 }  // namespace rf

@@ -26,6 +26,21 @@ BOOST_AUTO_TEST_CASE(each_sum_is_one_rounded_addition) {
         }
 }
 
+BOOST_AUTO_TEST_CASE(a_scaled_sum_is_divided_by_its_divisor_and_nothing_by_zero) {
+    for (const DeviceCase& on : device_cases())
+        for (const std::int64_t n : lengths) {
+            const std::vector<double> a = rounded(numbers(n, 1), on.dtype), b = rounded(numbers(n, 2), on.dtype);
+            std::vector<double> sum(a.size());
+            for (std::size_t i = 0; i < a.size(); ++i) sum[i] = b[i] + 0.75 * a[i];
+            const DeviceTensor x = on.put({n}, a), y = on.put({n}, b), norm = to_device(on.device, {1}, Dtype::f64, {4}), zero = to_device(on.device, {1}, Dtype::f64, {0});
+            add_scaled(on.stream(), {.x = x, .y = y, .factor = 3, .divisor = norm.tensor()});
+            check_all(y, sum, on.tolerance(1));
+            const std::vector<double> before = to_host(y);
+            add_scaled(on.stream(), {.x = x, .y = y, .factor = 3, .divisor = zero.tensor()});
+            BOOST_TEST((to_host(y) == before));
+        }
+}
+
 BOOST_AUTO_TEST_CASE(casts_round_to_nearest_even) {
     for (const Device device : devices()) {
         // bf16 has 8 significant bits: steps of 1/128 from 1.

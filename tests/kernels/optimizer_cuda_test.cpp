@@ -100,6 +100,46 @@ BOOST_AUTO_TEST_CASE(nothing_is_touched_when_a_gradient_is_not_finite) {
     check_case({.not_finite_at = 9224});  // the group of one element
 }
 
+BOOST_AUTO_TEST_CASE(an_update_of_adafactor) {
+    for (const std::int64_t shift : {0, 1}) {
+        Streams s;
+        const Shard shard(0);
+        const auto n = static_cast<std::int64_t>(shard.list.size());
+        const auto* raw = reinterpret_cast<const std::uint8_t*>(shard.list.data());
+        const Twin segments(s, {n, static_cast<std::int64_t>(sizeof(Segment))}, Dtype::u8, [&](std::int64_t i) { return raw[i]; });
+        const Twin weight(s, {shard.size}, Dtype::f32, 1, shift), m(s, {shard.size}, Dtype::f32, 2, shift),
+            v(s, {shard.size}, Dtype::f32, [](std::int64_t i) { return 1e-3 * static_cast<double>(i % 17); }, shift),
+            gradient(s, {shard.size}, Dtype::f32, [&](std::int64_t i) { return i >= shard.list.back().begin ? 0 : std::sin(static_cast<double>(i)); }, shift),
+            other(s, {shard.size}, Dtype::f32, 9, shift);
+        const auto on = [&](const Stream& stream) {
+            return OptimizerShard{.weight = weight.on(stream), .m = m.on(stream), .v = v.on(stream), .gradient = gradient.on(stream), .segments = segments.on(stream)};
+        };
+        const Twin sums(s, {n, 3}, Dtype::f64, 3), dots(s, {n, 3}, Dtype::f64, 3), groups(s, {3, 3}, Dtype::f64, 4), rates(s, {3, 2}, Dtype::f64, 5);
+        const double numbers[control_slots] = {0.01, 1, std::pow(7, -0.8), 0, 0.5, 1, -1, 0};
+        const Twin control(s, {control_slots}, Dtype::f64, [&](std::int64_t i) { return numbers[i]; });
+        const std::int32_t first[] = {0, 3, 4, 5};
+        const double count[] = {9221, 1, 70};
+        const Twin begin(s, {4}, Dtype::i32, [&](std::int64_t i) { return first[i]; }), counted(s, {3}, Dtype::u8, [](std::int64_t) { return 1; });
+        const Twin sizes(s, {3}, Dtype::f64, [&](std::int64_t i) { return count[i]; });
+        const double before = weight.at(0);
+        s.run([&](Stream& stream) {
+            gradient_sums(stream, on(stream), dots.on(stream), other.on(stream));
+            adafactor_moments(stream, on(stream), control.on(stream), sums.on(stream));
+            join_sums(stream, {.sums = sums.on(stream), .group_begin = begin.on(stream), .counted = counted.on(stream), .groups = groups.on(stream)});
+            adafactor_rates(stream, {.groups = groups.on(stream), .sizes = sizes.on(stream), .control = control.on(stream), .rates = rates.on(stream)});
+            apply_adafactor(stream, on(stream), 0.9, control.on(stream), rates.on(stream));
+        });
+        dots.check(1e-12, "dots");
+        sums.check(1e-5, "sums");
+        rates.check(1e-5, "rates");
+        v.check("v");
+        m.check("m");
+        weight.check("weight");
+        BOOST_TEST(weight.at(0) != before);
+        BOOST_TEST(rates.at(4) == 0);
+    }
+}
+
 BOOST_AUTO_TEST_CASE(sums_do_not_depend_on_where_a_segment_lies) {
     Streams s;
     std::vector<double> totals;

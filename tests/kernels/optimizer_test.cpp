@@ -93,6 +93,63 @@ BOOST_AUTO_TEST_CASE(lamb_takes_the_published_steps) {
     }
 }
 
+BOOST_AUTO_TEST_CASE(adafactor_takes_the_published_steps) {
+    for (const DeviceCase& on : state_cases()) {
+        const double bound = std::max(5e-10, on.tolerance(3));  // ten digits given
+        std::vector<double> w{3, 4, 0}, m{0, 0, 0}, v{0, 0, 0};
+        const std::vector<double> gradients[] = {{.1, -.2, .05}, {.3, .1, -.05}};
+        const std::vector<double> moments[] = {{.1, -.1, .1}, {0.2158331459, -0.0242510465, -0.0092123707}};
+        const std::vector<double> weights[] = {{2.9998556624, 4.0001443376, -0.0001443376}, {2.9995441323, 4.0001793411, -0.0001310406}};
+        for (int t = 0; t < 2; ++t) {
+            const State s(on, w, m, v, gradients[t]);
+            const DeviceTensor control = Numbers{.lr = 5e-4, .correction2 = std::pow(t + 1, -0.8)}.put(on), rates = doubles(on, {1, 2}, {-7, -7});
+            const DeviceTensor sizes = doubles(on, {1}, {3});
+            adafactor_moments(on.stream(), s.shard(), control, s.sums);
+            check_all(s.m, m, 0);
+            adafactor_rates(on.stream(), {.groups = s.sums, .sizes = sizes, .control = control, .rates = rates});  // one segment is one group
+            const double rms = t ? 1.0079388214 : 1;
+            check_all(rates, {5e-4 * std::sqrt((w[0] * w[0] + w[1] * w[1] + w[2] * w[2]) / 3), 1 / rms}, bound);
+            apply_adafactor(on.stream(), s.shard(), 0.9, control, rates);
+            w = to_host(s.weight), m = to_host(s.m), v = to_host(s.v);
+            check_all(m, moments[t], bound);
+            check_all(w, weights[t], bound);
+        }
+    }
+}
+
+BOOST_AUTO_TEST_CASE(adafactor_leaves_alone_what_has_no_gradient_and_all_when_stopped) {
+    for (const DeviceCase& on : state_cases()) {
+        // rms(w) = 2 and rms(u) = 4; no weight and a small u; no gradient.
+        const DeviceTensor groups = table(on, {16, 64, 1, 0, 1, 1, 16, 0, 0}), sizes = doubles(on, {3}, {4, 4, 4}), rates = doubles(on, {3, 2}, std::vector<double>(6, -7));
+        const auto rates_for = [&](double apply, bool skip) {
+            const DeviceTensor control = Numbers{.lr = 0.5, .apply = apply}.put(on);
+            adafactor_rates(on.stream(), {.groups = groups, .sizes = sizes, .control = control, .rates = rates, .skip_zero_gradient = skip});
+            return to_host(rates);
+        };
+        check_all(rates_for(1, true), {1, 0.25, 5e-4, 1, 0, 1}, 0);
+        check_all(rates_for(1, false), {1, 0.25, 5e-4, 1, 1, 1}, 0);
+        check_all(rates_for(0, false), {0, 0.25, 0, 1, 0, 1}, 0);
+        const State s(on, {1, 2, 3}, {4, 5, 6}, {7, 8, 9}, {1, 1, 1});
+        const DeviceTensor stopped = Numbers{.apply = 0}.put(on), none = doubles(on, {1, 2}, {0, 1});
+        adafactor_moments(on.stream(), s.shard(), stopped, s.sums);
+        apply_adafactor(on.stream(), s.shard(), 0.9, stopped, none);
+        check_all(s.weight, {1, 2, 3}, 0);
+        check_all(s.m, {4, 5, 6}, 0);
+        check_all(s.v, {7, 8, 9}, 0);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(products_of_two_gradients_are_summed_like_squares) {
+    for (const DeviceCase& on : state_cases()) {
+        const State s(on, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, {1, 2, 3}, {{0, 2, 0}, {2, 3, 1}});
+        const DeviceTensor other = on.put({3}, {4, -5, 6});
+        gradient_sums(on.stream(), s.shard(), s.sums, other);
+        check_all(s.sums, {0, 0, -6, 0, 0, 18}, 0);
+        const DeviceTensor two = on.zeros({2});
+        BOOST_CHECK_THROW(gradient_sums(on.stream(), s.shard(), s.sums, two), Error);
+    }
+}
+
 BOOST_AUTO_TEST_CASE(bias_correction_makes_the_first_step_as_long_as_the_rate) {
     // AdamW at t = 1: m / c1 = g and v / c2 = g^2, so u = sign(g) up to epsilon, plus decay.
     for (const DeviceCase& on : state_cases()) {

@@ -106,13 +106,14 @@ void check_rows(const std::string& type, simd::RowTable<T> simd::Table::*member)
         t.rotate(x.data(), angles.data(), 2 * n, -1);
         out.keep(x);
     });
-    check("relu, add, accumulate, sum_rows, dot, widen, narrow", [](const simd::RowTable<T>& t, std::int64_t n, Bytes& out) {
+    check("relu, add, add_scaled, accumulate, sum_rows, dot, widen, narrow", [](const simd::RowTable<T>& t, std::int64_t n, Bytes& out) {
         const auto a = row<T>(n, 1), b = row<T>(n, 2);
         auto y = b, z = a;
         std::vector<std::uint8_t> mask(static_cast<std::size_t>((n + 7) / 8), 0xa5);
         t.relu(z.data(), mask.data(), n), out.keep(z), out.keep(mask);
         t.relu_backward(y.data(), mask.data(), n), out.keep(y);
         t.add(a.data(), y.data(), n), out.keep(y);
+        t.add_scaled(a.data(), y.data(), n, R(0.3)), out.keep(y);
         auto total = row<R>(n, 3);
         t.accumulate(a.data(), total.data(), n), out.keep(total);
         t.sum_rows(a.data(), b.data(), y.data(), n), out.keep(y);
@@ -144,7 +145,7 @@ void check_reals(const std::string& type, simd::RealTable<R> simd::Table::*membe
         t.softmax_backward(scores.data(), d.data(), n, R(3), R(2), R(0.1), drop);
         out.keep(scores), out.keep(d);
     });
-    check("largest, exp_sum, exp, square_sum", [](const simd::RealTable<R>& t, std::int64_t n, Bytes& out) {
+    check("largest, exp_sum, exp, product_sum", [](const simd::RealTable<R>& t, std::int64_t n, Bytes& out) {
         auto x = row<R>(n, 1);
         for (R& v : x) v *= 90;  // beyond both ends of f32's exponent
         R largest = 0;
@@ -152,9 +153,10 @@ void check_reals(const std::string& type, simd::RealTable<R> simd::Table::*membe
         out.keep_one(t.exp_sum(x.data(), n, largest));
         std::vector<R> y(x.size());
         t.exp(x.data(), y.data(), n), out.keep(y);
-        out.keep_one(t.square_sum(x.data(), n));
+        const auto other = row<R>(n, 2);
+        out.keep_one(t.product_sum(x.data(), other.data(), n));
     });
-    check("update_moments, apply_update", [](const simd::RealTable<R>& t, std::int64_t n, Bytes& out) {
+    check("update_moments, apply_update, AdaFactor", [](const simd::RealTable<R>& t, std::int64_t n, Bytes& out) {
         auto w = row<R>(n, 1), m = row<R>(n, 2), v = row<R>(n, 3);
         const auto g = row<R>(n, 4);
         for (R& x : v) x = x * x;
@@ -163,6 +165,10 @@ void check_reals(const std::string& type, simd::RealTable<R> simd::Table::*membe
         const auto sums = t.update_moments(run, rule);
         out.keep_one(sums.weight), out.keep_one(sums.update), out.keep_one(sums.gradient);
         t.apply_update(run, rule, R(0.01));
+        out.keep(w), out.keep(m), out.keep(v);
+        const auto factor_sums = t.adafactor_moments(run, rule);
+        out.keep_one(factor_sums.weight), out.keep_one(factor_sums.update), out.keep_one(factor_sums.gradient);
+        t.apply_adafactor(run, rule, R(0.01), R(0.5));
         out.keep(w), out.keep(m), out.keep(v);
     });
 }

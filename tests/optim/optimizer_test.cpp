@@ -2,6 +2,7 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include <algorithm>
 #include <cmath>
 
 using namespace rf;
@@ -112,6 +113,62 @@ BOOST_AUTO_TEST_CASE(adamw_takes_the_steps_of_its_formula) {
     const double m = (1 - std::pow(0.9, 3)) * .1 * 0.9 + 0.1 * -.3, v = (1 - std::pow(0.999, 3)) * .01 * 0.999 + 0.001 * .09;
     const double u = m / (1 - std::pow(0.9, 4)) / (std::sqrt(v / (1 - std::pow(0.999, 4))) + 1e-6);
     BOOST_TEST(std::abs(w[0] - (expected[0] - 0.01 * (u + 0.01 * expected[0]))) < 1e-14);
+}
+
+BOOST_AUTO_TEST_CASE(adafactor_takes_the_published_steps) {
+    ParamLayout layout;
+    layout.add({.name = "p", .shape = {3}});
+    const auto self = make_self_communicator();
+    ParallelGrid grid(*self, 1);
+    const ParamState state(layout, grid, Device::cpu, Dtype::f64, true);
+    Stream stream;
+    Optimizer optimizer({.name = "adafactor", .lr = 5e-4}, state, grid, stream);
+    double* w = state.master().as<double>();
+    w[0] = 3, w[1] = 4, w[2] = 0;
+    std::vector<double> gradient(static_cast<std::size_t>(state.shard_size()), 0);
+    const double gradients[][3] = {{.1, -.2, .05}, {.3, .1, -.05}};
+    const double m[][3] = {{.1, -.1, .1}, {0.2158331459, -0.0242510465, -0.0092123707}};
+    const double p[][3] = {{2.9998556624, 4.0001443376, -0.0001443376}, {2.9995441323, 4.0001793411, -0.0001310406}};
+    for (int t = 0; t < 2; ++t) {
+        std::copy_n(gradients[t], 3, gradient.begin());
+        step(optimizer, state, stream, view(gradient.data(), {state.shard_size()}), t + 1, 5e-4);
+        for (int i = 0; i < 3; ++i) {
+            BOOST_TEST(std::abs(state.m().as<double>()[i] - m[t][i]) < 5e-10);  // ten digits given
+            BOOST_TEST(std::abs(w[i] - p[t][i]) < 5e-10);
+        }
+    }
+    // Nothing of a tensor moves whose gradient is zero: not even along m.
+    std::fill_n(gradient.begin(), 3, 0);
+    const std::vector<double> before(w, w + 3);
+    step(optimizer, state, stream, view(gradient.data(), {state.shard_size()}), 3, 5e-4);
+    BOOST_TEST(std::vector<double>(w, w + 3) == before);
+    BOOST_TEST(std::abs(state.m().as<double>()[0] - m[1][0]) < 5e-10);
+}
+
+BOOST_AUTO_TEST_CASE(adafactor_scales_by_the_root_mean_square_of_each_tensor) {
+    ParamLayout layout;
+    layout.add({.name = "qk", .shape = {2, 3}, .tensors = 2});
+    layout.add({.name = "p", .shape = {5000}});
+    const auto self = make_self_communicator();
+    ParallelGrid grid(*self, 1);
+    const ParamState state(layout, grid, Device::cpu, Dtype::f64, true);
+    Stream stream;
+    Optimizer optimizer({.name = "adafactor", .lr = 5e-4}, state, grid, stream);
+    double* w = state.master().as<double>();
+    const std::int64_t p = layout.entries()[1].offset;
+    std::vector<double> gradient(static_cast<std::size_t>(state.shard_size()), 0);
+    for (int i = 0; i < 6; ++i) w[i] = i < 3 ? 2 : -8, gradient[static_cast<std::size_t>(i)] = 0.5;
+    for (int i = 0; i < 5000; ++i) gradient[static_cast<std::size_t>(p + i)] = i % 2 ? 1 : -1;  // weights 0: the least scale counts
+    step(optimizer, state, stream, view(gradient.data(), {state.shard_size()}), 1, 5e-4);
+    // v = g^2, so u = ±1 and m = ±0.1.
+    BOOST_TEST(std::abs(w[0] - (2 - 5e-4 * 2 * 0.1)) < 1e-15);
+    BOOST_TEST(std::abs(w[3] - (-8 - 5e-4 * 8 * 0.1)) < 1e-14);
+    BOOST_TEST(std::abs(w[p] - 5e-4 * 1e-3 * 0.1) < 1e-20);
+    BOOST_TEST(std::abs(w[p + 4999] + 5e-4 * 1e-3 * 0.1) < 1e-20);
+    // A gradient three times as large: v = (1 - b) + 9 b with b = 2^-0.8, u = 3 / sqrt(v) > 1 everywhere, so it is cut to 1.
+    for (int i = 0; i < 5000; ++i) gradient[static_cast<std::size_t>(p + i)] *= 3;
+    step(optimizer, state, stream, view(gradient.data(), {state.shard_size()}), 2, 5e-4);
+    BOOST_TEST(std::abs(state.m().as<double>()[p] + (0.9 * 0.1 + 0.1)) < 1e-14);
 }
 
 BOOST_AUTO_TEST_CASE(a_trust_ratio_belongs_to_one_tensor) {

@@ -1,0 +1,48 @@
+#pragma once
+/// What stands behind the encoder for one supervised task: its output layer, its loss, their gradients. Like the model's blocks a head owns
+/// no memory and works on a packed batch; its parameters are held whole by every tensor rank, each of which has all of x, so it needs no
+/// collective. Initialised like the model (biases: zero); no dropout before it.
+
+#include "model/step.hpp"
+#include "params/layout.hpp"
+
+#include <string>
+
+namespace rf::tasks {
+
+/// What is known of one packed batch, on the step's device. A head reads what its kind needs. E examples, S sequences, Q cells.
+struct HeadLabels {
+    ConstTensor rows;        ///< [S] i32 first token of each sequence, rising; -1 at the end: a sequence that does not count
+    ConstTensor label;       ///< [E] i32 class, or the right one of an example's sequences; -1: does not count
+    ConstTensor score;       ///< [S] f32 score or grade; NaN: does not count
+    ConstTensor list_begin;  ///< [E+1] i32 sequences of each list of candidates
+    ConstTensor cells;       ///< [Q, 3] i32 right cells (kernels/token_pairs.hpp); absent: not known
+    ConstTensor cell_begin;  ///< [S+1] i32
+    ConstTensor visible;     ///< [S, 2] i32 tokens that may be ends of a pair, half-open
+    ConstTensor rotary;      ///< [P, D/2, 2] angles (kernels/rotary.hpp) for the size of a token-pair head
+};
+
+class TaskHead {
+public:
+    virtual ~TaskHead() = default;
+
+    /// sums [2] f64 += { sum over examples of the loss; examples answered rightly }.
+    void evaluate(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels& labels, const Tensor& sums) const {
+        run(step, weights, nullptr, x, labels, 0, {}, sums);
+    }
+    /// The same, and the gradient of factor * sum of losses: the parameters' (+=) and dx [T, C] (overwritten). `factor`: 1 / examples
+    /// of the whole global batch.
+    void forward_backward(const StepContext& step, const ParamView& weights, const ParamView& grads, const ConstTensor& x, const HeadLabels& labels,
+                          const Scalar& factor, const Tensor& dx, const Tensor& sums) const {
+        run(step, weights, &grads, x, labels, factor, dx, sums);
+    }
+
+protected:
+    virtual void run(const StepContext& step, const ParamView& weights, const ParamView* grads, const ConstTensor& x, const HeadLabels& labels,
+                     const Scalar& factor, const Tensor& dx, const Tensor& sums) const = 0;
+};
+
+/// "task/<task>/<what>": a head's parameter as checkpoints show it.
+inline std::string head_parameter(const std::string& task, const char* what) { return "task/" + task + "/" + what; }
+
+}  // namespace rf::tasks
