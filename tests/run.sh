@@ -7,4 +7,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 env/debian.sh
 cmake --preset cpu-release
 cmake --build --preset cpu-release
-exec ctest --test-dir build/cpu-release --output-on-failure --label-exclude bench "$@"
+exec ctest --test-dir build/cpu-release --output-on-failure --parallel 2 --label-exclude bench "$@"
