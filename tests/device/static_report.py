@@ -18,9 +18,9 @@ import sys
 SKIP = 77
 
 # Rows move 16 bytes an access when they are whole packs; template arguments say so where an instance is for one of the two only.
-WIDE_LOADS_AND_STORES = ("add", "cast", "add_norm", "add_norm_backward", "embedding", "gather", "gather_backward", "cross_entropy_backward",
+WIDE_LOADS_AND_STORES = ("add", "add_scaled", "cast", "add_norm", "add_norm_backward", "embedding", "gather", "gather_backward", "cross_entropy_backward",
                          "embedding_pieces", "embedding_join", "segment_blocks", "segment_join", "relu_to_mask", "relu_by_mask",
-                         "update_moments", "apply_update")
+                         "update_moments", "apply_update", "adafactor_moments", "apply_adafactor")
 WIDE_LOADS = ("softmax_stats", "gradient_sums")  # they write a few numbers a row or a segment
 TENSOR = ("attention_tensor", "attention_query_gradient", "attention_key_gradient")
 # Why no 16-byte accesses are asked for.
@@ -33,6 +33,7 @@ NARROW = {
     "join_sums": "one block a group",
     "judge_gradient": "one block",
     "update_rates": "one number a group",
+    "adafactor_rates": "one number a group",
 }
 # Which template argument (from 0) says that rows are whole packs.
 WHOLE_ARGUMENT = {"add_norm": 2, "add_norm_backward": 2, "embedding": 1, "embedding_pieces": 1, "embedding_join": 1, "segment_blocks": 1,
