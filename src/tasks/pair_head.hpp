@@ -2,17 +2,11 @@
 
 #include "kernels/token_pairs.hpp"
 #include "tasks/heads.hpp"
+#include "tasks/outputs.hpp"
 
 #include <vector>
 
 namespace rf::tasks {
-
-/// A cell that a token-pair head says yes to; tokens counted from the sequence's first.
-struct FoundCell {
-    std::int32_t type = 0, start = 0, end = 0;
-    double score = 0;
-    bool operator==(const FoundCell&) const = default;
-};
 
 /// GlobalPointer, or its efficient form whose types share one query and key and differ by biases.
 class PairHead final : public TaskHead {
