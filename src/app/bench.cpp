@@ -101,7 +101,7 @@ struct Measured {
     std::vector<double> wall, processor, tokens, flops;
     std::vector<double> forward, backward, lane_sums, communicate, optimize;
 
-    void add_phases(const MlmTrainer::Times& times) {
+    void add_phases(const Trainer::Times& times) {
         forward.push_back(times.forward);
         backward.push_back(times.backward);
         lane_sums.push_back(times.lane_sums);
@@ -121,7 +121,7 @@ struct WarmUp {
 };
 
 /// Updates one after another as pretraining makes them: a GPU has the next one before it has done the last.
-Measured measure(MlmTrainer& trainer, Communicator& world, const Updates& updates, const WarmUp& warm_up) {
+Measured measure(Trainer& trainer, Communicator& world, const Updates& updates, const WarmUp& warm_up) {
     Measured result;
     const auto count = static_cast<std::int64_t>(updates.size());
     world.barrier();
@@ -175,10 +175,10 @@ int run_bench(const Invocation& invocation, World& world) {
                                                              .max_length = input.batch.max_length, .lanes = lanes, .vocab_size = config.vocab_size});
     }
     const Dtype dtype = resolve_dtype(input.dtype, place);
-    MlmModel model(config, grid, {.device = device, .dtype = dtype, .training = true, .graphs = input.parallel.graphs,
+    EncoderModel model(config, grid, {.device = device, .dtype = dtype, .training = true, .graphs = input.parallel.graphs,
                                   .max_length = input.batch.max_length, .seed = 1});
     model.initialise();
-    MlmTrainer trainer(model, grid, input.optimizer, lanes);
+    Trainer trainer(model, grid, input.optimizer, {.lanes = lanes});
     const WarmUp warm_up(device);
     Updates updates;
     for (std::int64_t i = 1; i <= warm_up.count() + input.steps; ++i)

@@ -60,7 +60,7 @@ int run_encode(const Invocation& invocation, World& world) {
         PackedBatch batch;
         batch.clear();
         for (std::size_t i = batches[b]; i < batches[b + 1]; ++i) batch.append(examples[i], i);
-        const std::vector<float> x = loaded.model().encode(batch, loaded.alpha());
+        const std::vector<float> x = loaded.model().encode(tasks::LaneBatch(std::move(batch)), loaded.alpha());
         hidden.insert(hidden.end(), x.begin(), x.end());
         log::live(message("encoded ", batches[b + 1] - begin, " of ", end - begin, " lines"));
     }

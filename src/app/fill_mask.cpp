@@ -66,7 +66,7 @@ int run_fill_mask(const Invocation& invocation, World& world) {
         PackedBatch batch;
         batch.clear();
         batch.append(mask_line(loaded, lines[i], i), i);
-        const std::vector<float> logits = loaded.model().logits(batch, loaded.alpha());
+        const std::vector<float> logits = loaded.model().logits(tasks::LaneBatch(batch), loaded.alpha());
         const std::int64_t v = loaded.model().config().vocab_size;
         std::cout << lines[i] << '\n';
         for (std::size_t m = 0; m < batch.rows.size(); ++m) print_candidates(loaded, logits.data() + static_cast<std::int64_t>(m) * v, top);

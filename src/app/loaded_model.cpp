@@ -36,7 +36,7 @@ LoadedModel::LoadedModel(const Invocation& invocation, World& world)
     tokenizer_ = std::make_unique<Tokenizer>(*vocab_);
     const Dtype dtype = resolve_dtype(invocation.option("dtype", "auto"), {"--dtype", ""});
     alpha_ = saved_alpha(meta, config);
-    model_ = std::make_unique<MlmModel>(config, grid_, MlmModel::Options{.device = device_,
+    model_ = std::make_unique<EncoderModel>(config, grid_, EncoderModel::Options{.device = device_,
                                                                     .dtype = dtype, .max_length = longest_line, .seed = 0});
     model_->load(path);
 }

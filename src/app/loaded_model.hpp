@@ -4,7 +4,7 @@
 #include "app/command.hpp"
 #include "text/tokenizer.hpp"
 #include "text/vocabulary.hpp"
-#include "train/mlm_model.hpp"
+#include "train/encoder_model.hpp"
 
 #include <istream>
 
@@ -18,7 +18,7 @@ public:
 
     const Vocabulary& vocab() const { return *vocab_; }
     const Tokenizer& tokenizer() const { return *tokenizer_; }
-    MlmModel& model() { return *model_; }
+    EncoderModel& model() { return *model_; }
     ParallelGrid& grid() { return grid_; }
     /// Residual weight the checkpoint was saved with.
     double alpha() const { return alpha_; }
@@ -29,7 +29,7 @@ private:
     double alpha_ = 1;
     std::unique_ptr<Vocabulary> vocab_;
     std::unique_ptr<Tokenizer> tokenizer_;
-    std::unique_ptr<MlmModel> model_;
+    std::unique_ptr<EncoderModel> model_;
 };
 
 /// Longest line that encode and fill-mask take, in tokens with [CLS] and [SEP]; a longer one is cut and counted.

@@ -75,8 +75,10 @@ std::string find_checkpoint_damage(const std::filesystem::path& checkpoint, int 
 std::vector<std::filesystem::path> checkpoint_parts(const std::filesystem::path& checkpoint);
 CheckpointMeta read_checkpoint_meta(const std::filesystem::path& checkpoint);
 /// Fills master (and m, v where the state has them and the file too) with this rank's shard. Names and shapes must agree with
-/// the layout; a UsageError names the first difference. Returns whether moments were read.
-bool read_checkpoint(const std::filesystem::path& checkpoint, const Stream& stream, const ParamLayout& layout, const ParamState& state);
+/// the layout; a UsageError names the first difference. Tensors whose name begins with `optional` (where not empty) may be missing and are
+/// left as they are, their moments too. Returns whether moments were read.
+bool read_checkpoint(const std::filesystem::path& checkpoint, const Stream& stream, const ParamLayout& layout, const ParamState& state,
+                     const std::string& optional = {});
 
 /// Digests over the logical tensors in order of their names: equal states give equal digests however they are split.
 struct CheckpointDigest {

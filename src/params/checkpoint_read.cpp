@@ -131,12 +131,15 @@ CheckpointMeta read_checkpoint_meta(const fs::path& checkpoint) {
     return meta;
 }
 
-bool read_checkpoint(const fs::path& checkpoint, const Stream& stream, const ParamLayout& layout, const ParamState& state) {
+bool read_checkpoint(const fs::path& checkpoint, const Stream& stream, const ParamLayout& layout, const ParamState& state,
+                     const std::string& optional) {
     const auto hold = h5::lock();
     const h5::File file = open_index(checkpoint);
     const bool moments = state.m() && h5::exists(file, "optimizer/m");
     for (const ParamEntry& entry : layout.entries()) {
-        if (!h5::exists(file, entry.spec.name)) fail_usage(checkpoint.string(), ": tensor ", entry.spec.name, " is missing");
+        const bool there = h5::exists(file, entry.spec.name);
+        if (!there && !optional.empty() && entry.spec.name.starts_with(optional)) continue;
+        if (!there) fail_usage(checkpoint.string(), ": tensor ", entry.spec.name, " is missing");
         for (int b = 0; b < state.shards().buckets(); ++b) {
             const Range piece = state.shards().piece(b, state.data_rank());
             const Range own{std::max(piece.begin, entry.offset), std::min(piece.end, entry.offset + entry.local.count())};

@@ -33,6 +33,16 @@ Tensor DenseHead::logits(const StepContext& step, const ParamView& weights, cons
     return project(step, weights, h);
 }
 
+Outputs DenseHead::outputs(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels& labels) const {
+    const Tensor y = logits(step, weights, x, labels.rows), narrow = step.arena.tensor(y.shape, Dtype::f32);
+    cast(step.stream, {.x = y, .y = narrow});
+    Outputs out;
+    out.width = y.shape[1];
+    out.logits.resize(static_cast<std::size_t>(y.count()));
+    download(step.stream, narrow, out.logits.data());
+    return out;
+}
+
 void DenseHead::run(const StepContext& step, const ParamView& weights, const ParamView* grads, const ConstTensor& x, const HeadLabels& labels,
                     const Scalar& factor, const Tensor& dx, const Tensor& sums) const {
     const ArenaScope scratch(step.arena);

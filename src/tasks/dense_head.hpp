@@ -25,6 +25,7 @@ public:
 
     /// [S, outputs] (of `choices` and scores [S, 1]) in the accumulator dtype, from the arena.
     Tensor logits(const StepContext& step, const ParamView& weights, const ConstTensor& x, const ConstTensor& rows) const;
+    Outputs outputs(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels& labels) const override;
 
 protected:
     void run(const StepContext& step, const ParamView& weights, const ParamView* grads, const ConstTensor& x, const HeadLabels& labels, const Scalar& factor,

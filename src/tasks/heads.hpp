@@ -5,7 +5,9 @@
 
 #include "model/step.hpp"
 #include "params/layout.hpp"
+#include "tasks/outputs.hpp"
 
+#include <memory>
 #include <string>
 
 namespace rf::tasks {
@@ -37,12 +39,21 @@ public:
         run(step, weights, &grads, x, labels, factor, dx, sums);
     }
 
+    /// What it says of the batch's sequences; labels are not read. Waits for the stream.
+    virtual Outputs outputs(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels& labels) const = 0;
+    /// Size of the vectors that `labels.rotary` has angles for; 0: it needs none.
+    virtual std::int64_t rotary_size() const { return 0; }
+
 protected:
     virtual void run(const StepContext& step, const ParamView& weights, const ParamView* grads, const ConstTensor& x, const HeadLabels& labels,
                      const Scalar& factor, const Tensor& dx, const Tensor& sums) const = 0;
 };
 
 /// "task/<task>/<what>": a head's parameter as checkpoints show it.
-inline std::string head_parameter(const std::string& task, const char* what) { return "task/" + task + "/" + what; }
+inline constexpr const char* head_prefix = "task/";
+inline std::string head_parameter(const std::string& task, const char* what) { return head_prefix + task + "/" + what; }
+
+/// The head of a task: its kind's (`choices`: see choices_of), with parameters added to the layout.
+std::unique_ptr<TaskHead> make_head(const ModelConfig& model, const Task& task, std::int64_t choices, ParamLayout& layout);
 
 }  // namespace rf::tasks

@@ -3,6 +3,9 @@
 #include "kernels/elementwise.hpp"
 #include "kernels/gemm.hpp"
 
+#include <algorithm>
+#include <cmath>
+
 namespace rf::tasks {
 
 PairHead::PairHead(const ModelConfig& model, const Spec& spec, ParamLayout& layout) : spec_(spec) {
@@ -81,15 +84,55 @@ void PairHead::backward(const StepContext& step, const ParamView& weights, const
     gemm(step.stream, {.a = d, .b = weights[dense_], .c = dx});
 }
 
-Tensor PairHead::best(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels& labels) const {
+Tensor PairHead::stats(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels& labels, bool first_is_visible) const {
     RF_REQUIRE(spec_.kind == TokenPairKind::softmax, "task ", spec_.task, ": there is a best cell where one is right; this head finds any number");
     const Tensor result = step.arena.tensor({4, spec_.types, step.batch.cu_seqlens.shape[0] - 1}, accumulator_of(x.dtype));
     const ArenaScope scratch(step.arena);
     TokenPairs pairs = forward(step, weights, x, labels).pairs;
-    pairs.first_is_visible = false;
+    pairs.first_is_visible = first_is_visible;
     pairs.cells = pairs.cell_begin = {};
     copy(step.stream, loss(step, pairs, {}), result);
     return result;
+}
+
+Outputs PairHead::outputs(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels& labels) const {
+    if (spec_.kind == TokenPairKind::softmax) return best_answers(step, weights, x, labels);
+    Outputs out;
+    out.cells = found(step, weights, x, labels, out.cell_begin);
+    return out;
+}
+
+Outputs PairHead::best_answers(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels& labels) const {
+    RF_REQUIRE(spec_.types == 1, "task ", spec_.task, ": one answer a sequence, of one type");
+    const std::int64_t sequences = step.batch.cu_seqlens.shape[0] - 1;
+    const auto host = [&](const Tensor& t) {
+        std::vector<double> values(static_cast<std::size_t>(t.count()));
+        if (t.dtype == Dtype::f64) {
+            download(step.stream, t, values.data());
+        } else {
+            std::vector<float> narrow(values.size());
+            download(step.stream, t, narrow.data());
+            std::copy(narrow.begin(), narrow.end(), values.begin());
+        }
+        return values;
+    };
+    const std::vector<double> answers = host(best(step, weights, x, labels));
+    const std::vector<double> all = spec_.first_is_visible ? host(stats(step, weights, x, labels, true)) : answers;
+    std::vector<std::int32_t> cu(static_cast<std::size_t>(sequences) + 1);
+    download(step.stream, step.batch.cu_seqlens, cu.data());
+    Outputs out;
+    const auto s = static_cast<std::size_t>(sequences);
+    for (std::size_t i = 0; i < s; ++i) {
+        const double log_sum = answers[i], score = answers[2 * s + i];
+        const auto cell = static_cast<std::int64_t>(answers[3 * s + i]);
+        const std::int64_t n = cu[i + 1] - cu[i];
+        if (cell < 0) out.cells.push_back({});  // nothing to cut an answer from
+        else out.cells.push_back({0, static_cast<std::int32_t>(cell / n), static_cast<std::int32_t>(cell % n), score});
+        out.cell_begin.push_back(static_cast<std::int64_t>(i) + 1);
+        out.probability.push_back(cell < 0 ? 0.0F : static_cast<float>(std::exp(score - log_sum)));
+        out.no_answer.push_back(cell < 0 || (spec_.first_is_visible && all[3 * s + i] == 0));
+    }
+    return out;
 }
 
 std::vector<FoundCell> PairHead::found(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels& labels,

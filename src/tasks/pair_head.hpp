@@ -24,16 +24,23 @@ public:
 
     /// softmax: [4, L, S] statistics of kernels/token_pairs.hpp, without the first token: rows 2 and 3 are the best score and cell of each
     /// sequence that has a visible token. From the arena.
-    Tensor best(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels& labels) const;
+    Tensor best(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels& labels) const {
+        return stats(step, weights, x, labels, false);
+    }
     /// Cells with a score above 0, in the order of sequences, types, starts and ends; those of sequence s begin at (*begin)[s]. Waits.
     std::vector<FoundCell> found(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels& labels,
                                  std::vector<std::int64_t>& begin) const;
+    Outputs outputs(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels& labels) const override;
+    std::int64_t rotary_size() const override { return spec_.size; }
 
 protected:
     void run(const StepContext& step, const ParamView& weights, const ParamView* grads, const ConstTensor& x, const HeadLabels& labels, const Scalar& factor,
              const Tensor& dx, const Tensor& sums) const override;
 
 private:
+    /// Statistics of a batch whose answers are not known.
+    Tensor stats(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels& labels, bool first_is_visible) const;
+    Outputs best_answers(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels& labels) const;
     /// The projection and what comes of it, in the arena.
     struct Forward {
         Tensor narrow;  ///< [T, 2 D] in x's dtype, where there are biases

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 
 namespace rf {
 
@@ -22,16 +23,25 @@ ConstTensor list(const std::vector<std::int32_t>& v) {
 
 }  // namespace
 
-BatchSizes BatchSizes::of(const PackedBatch& batch, const IdGroups& groups) {
-    BatchSizes sizes{.tokens = batch.tokens(), .sequences = batch.sequences(), .targets = static_cast<std::int64_t>(batch.targets.size()),
-                     .ids = static_cast<std::int64_t>(groups.begin.size()) - 1};
-    for (std::size_t s = 0; s + 1 < batch.cu_seqlens.size(); ++s)
-        sizes.longest = std::max<std::int64_t>(sizes.longest, batch.cu_seqlens[s + 1] - batch.cu_seqlens[s]);
+BatchSizes BatchSizes::of(const tasks::LaneBatch& batch, const IdGroups& groups) {
+    const PackedBatch& packed = batch.packed;
+    BatchSizes sizes{.tokens = packed.tokens(),
+                     .sequences = packed.sequences(),
+                     .targets = static_cast<std::int64_t>(packed.targets.size()),
+                     .ids = static_cast<std::int64_t>(groups.begin.size()) - 1,
+                     .head = batch.head,
+                     .examples = std::max<std::int64_t>(static_cast<std::int64_t>(batch.labels.list_begin.size()) - 1, 0),
+                     .cells = static_cast<std::int64_t>(batch.labels.cells.size() / 3)};
+    for (std::size_t s = 0; s + 1 < packed.cu_seqlens.size(); ++s)
+        sizes.longest = std::max<std::int64_t>(sizes.longest, packed.cu_seqlens[s + 1] - packed.cu_seqlens[s]);
     return sizes;
 }
 
 BatchSizes BatchSizes::bucket() const {
-    return {.tokens = round_up(tokens), .sequences = round_up(sequences), .targets = round_up(targets), .ids = round_up(ids), .longest = (longest + 63) / 64 * 64};
+    BatchSizes out{.tokens = round_up(tokens), .sequences = round_up(sequences), .targets = round_up(targets), .ids = round_up(ids),
+                   .longest = (longest + 63) / 64 * 64, .head = head, .examples = examples > 0 ? round_up(examples) : 0, .cells = cells > 0 ? round_up(cells) : 0};
+    if (examples > 0 && sequences % examples == 0) out.sequences = out.examples * (sequences / examples);
+    return out;
 }
 
 Staging::Staging(Device device, std::size_t pieces) : device_(device) {
@@ -46,20 +56,35 @@ Staging::Piece& Staging::next(std::int64_t bytes) {
     return piece;
 }
 
-void DeviceBatch::load(Stream& stream, Staging& staging, const PackedBatch& batch, const BatchSizes& sizes, IdGroups groups) {
+void DeviceBatch::view_host(const tasks::LaneBatch& batch, std::int64_t longest) {
+    const PackedBatch& packed = batch.packed;
+    const tasks::LabelLists& labels = batch.labels;
+    view_ = {.ids = list(packed.ids),
+             .segments = {},
+             .cu_seqlens = list(packed.cu_seqlens),
+             .sample = list(packed.sample),
+             .origin = {.sample = list(packed.token_sample), .position = list(packed.position)},
+             .id_tokens = list(groups_.tokens),
+             .id_begin = list(groups_.begin),
+             .longest = longest};
+    targets_ = {.rows = list(packed.rows), .targets = list(packed.targets)};
+    const auto rows_of = [](const std::vector<std::int32_t>& v, std::int64_t width) { return list(v).reshape({static_cast<std::int64_t>(v.size()) / width, width}); };
+    labels_ = {.rows = list(labels.rows),
+               .label = list(labels.label),
+               .score = labels.score.empty() ? ConstTensor() : rf::view(labels.score.data(), {static_cast<std::int64_t>(labels.score.size())}),
+               .list_begin = list(labels.list_begin),
+               .cells = rows_of(labels.cells, 3),
+               .cell_begin = list(labels.cell_begin),
+               .visible = rows_of(labels.visible, 2),
+               .rotary = {}};
+}
+
+void DeviceBatch::load(Stream& stream, Staging& staging, const tasks::LaneBatch& batch, const BatchSizes& sizes, IdGroups groups) {
     groups_ = std::move(groups);
-    if (stream.device() == Device::cpu) {
-        view_ = {.ids = list(batch.ids),
-                 .segments = {},
-                 .cu_seqlens = list(batch.cu_seqlens),
-                 .sample = list(batch.sample),
-                 .origin = {.sample = list(batch.token_sample), .position = list(batch.position)},
-                 .id_tokens = list(groups_.tokens),
-                 .id_begin = list(groups_.begin),
-                 .longest = sizes.longest};
-        targets_ = {.rows = list(batch.rows), .targets = list(batch.targets)};
-        return;
-    }
+    head_ = batch.head;
+    if (stream.device() == Device::cpu) return view_host(batch, sizes.longest);
+    const PackedBatch& packed = batch.packed;
+    const tasks::LabelLists& labels = batch.labels;
     // One copy for all lists, each padded to its size and begun on 128 bytes.
     struct Part {
         const std::vector<std::int32_t>* values;
@@ -67,17 +92,29 @@ void DeviceBatch::load(Stream& stream, Staging& staging, const PackedBatch& batc
         std::int32_t filler;
         std::int64_t begin = 0;
     };
-    std::vector<std::int32_t> order = groups_.tokens;
-    for (std::int64_t t = batch.tokens(); t < sizes.tokens; ++t) order.push_back(static_cast<std::int32_t>(t));
-    Part parts[] = {{&batch.ids, sizes.tokens, 0},
-                    {&batch.token_sample, sizes.tokens, 0},
-                    {&batch.position, sizes.tokens, 0},
+    std::vector<std::int32_t> order = groups_.tokens, score;
+    for (std::int64_t t = packed.tokens(); t < sizes.tokens; ++t) order.push_back(static_cast<std::int32_t>(t));
+    for (const float s : labels.score) score.push_back(std::bit_cast<std::int32_t>(s));
+    const auto last = [](const std::vector<std::int32_t>& v) { return v.empty() ? 0 : v.back(); };
+    const bool task = head_ != tasks::mlm_head, scored = !score.empty(), labelled = !labels.label.empty(), celled = !labels.visible.empty();
+    const auto when = [](bool there, std::int64_t n) { return there ? n : 0; };
+    enum { ids, token_sample, position, id_tokens, cu_seqlens, sample, id_begin, target_rows, targets, rows, label, scores, list_begin, cells, cell_begin, visible };
+    Part parts[] = {{&packed.ids, sizes.tokens, 0},
+                    {&packed.token_sample, sizes.tokens, 0},
+                    {&packed.position, sizes.tokens, 0},
                     {&order, sizes.tokens, 0},
-                    {&batch.cu_seqlens, sizes.sequences + 1, batch.cu_seqlens.back()},
-                    {&batch.sample, sizes.sequences, 0},
+                    {&packed.cu_seqlens, sizes.sequences + 1, packed.cu_seqlens.back()},
+                    {&packed.sample, sizes.sequences, 0},
                     {&groups_.begin, sizes.ids + 1, groups_.begin.back()},
-                    {&batch.rows, sizes.targets, -1},
-                    {&batch.targets, sizes.targets, -1}};
+                    {&packed.rows, sizes.targets, -1},
+                    {&packed.targets, sizes.targets, -1},
+                    {&labels.rows, when(task, sizes.sequences), -1},
+                    {&labels.label, when(labelled, sizes.examples), -1},
+                    {&score, when(scored, sizes.sequences), std::bit_cast<std::int32_t>(std::numeric_limits<float>::quiet_NaN())},
+                    {&labels.list_begin, when(task, sizes.examples + 1), last(labels.list_begin)},
+                    {&labels.cells, when(celled, sizes.cells * 3), 0},
+                    {&labels.cell_begin, when(celled, sizes.sequences + 1), last(labels.cell_begin)},
+                    {&labels.visible, when(celled, sizes.sequences * 2), 0}};
     std::int64_t total = 0;
     for (Part& part : parts) {
         part.begin = total;
@@ -87,21 +124,32 @@ void DeviceBatch::load(Stream& stream, Staging& staging, const PackedBatch& batc
     staging.pass(stream, total * 4, [&](std::byte* piece) {
         auto* host = reinterpret_cast<std::int32_t*>(piece);
         for (const Part& part : parts) {
+            if (part.size == 0) continue;
             auto* end = std::copy(part.values->begin(), part.values->end(), host + part.begin);
             std::fill(end, host + part.begin + part.size, part.filler);
         }
         copy(stream, rf::view(host, {total}), memory_.tensor({total}, Dtype::i32));
     });
     const auto at = [&](int i) { return memory_.tensor({parts[i].size}, Dtype::i32, parts[i].begin * 4); };
-    view_ = {.ids = at(0),
+    view_ = {.ids = at(ids),
              .segments = {},
-             .cu_seqlens = at(4),
-             .sample = at(5),
-             .origin = {.sample = at(1), .position = at(2)},
-             .id_tokens = at(3),
-             .id_begin = at(6),
+             .cu_seqlens = at(cu_seqlens),
+             .sample = at(sample),
+             .origin = {.sample = at(token_sample), .position = at(position)},
+             .id_tokens = at(id_tokens),
+             .id_begin = at(id_begin),
              .longest = sizes.longest};
-    targets_ = {.rows = at(7), .targets = at(8)};
+    targets_ = {.rows = at(target_rows), .targets = at(targets)};
+    labels_ = {};
+    if (!task) return;
+    labels_ = {.rows = at(rows),
+               .label = at(label),
+               .score = scored ? memory_.tensor({parts[scores].size}, Dtype::f32, parts[scores].begin * 4) : Tensor(),
+               .list_begin = at(list_begin),
+               .cells = celled ? at(cells).reshape({sizes.cells, 3}) : Tensor(),
+               .cell_begin = celled ? at(cell_begin) : Tensor(),
+               .visible = celled ? at(visible).reshape({sizes.sequences, 2}) : Tensor(),
+               .rotary = {}};
 }
 
 }  // namespace rf

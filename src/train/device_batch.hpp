@@ -4,6 +4,8 @@
 #include "core/event.hpp"
 #include "data/batch.hpp"
 #include "model/mlm_head.hpp"
+#include "tasks/heads.hpp"
+#include "tasks/lane_batch.hpp"
 
 #include <compare>
 
@@ -14,11 +16,14 @@ struct BatchSizes {
     std::int64_t tokens = 0, sequences = 0, targets = 0;
     std::int64_t ids = 0;      ///< different ids
     std::int64_t longest = 0;
+    int head = tasks::mlm_head;
+    std::int64_t examples = 0, cells = 0;  ///< of a task
     friend auto operator<=>(const BatchSizes&, const BatchSizes&) = default;
 
     /// The batch's own.
-    static BatchSizes of(const PackedBatch& batch, const IdGroups& groups);
-    /// Each rounded up to a multiple of a sixteenth to an eighth of itself (and of 16): 3 % more tokens on average.
+    static BatchSizes of(const tasks::LaneBatch& batch, const IdGroups& groups);
+    /// Each rounded up to a multiple of a sixteenth to an eighth of itself (and of 16): 3 % more tokens on average. Where every example
+    /// has the same number of sequences the padded ones have it too.
     BatchSizes bucket() const;
 };
 
@@ -46,19 +51,26 @@ private:
     std::size_t at_ = 0;
 };
 
-/// One batch on the device: on the CPU views of the batch itself, else a copy padded to `sizes` (BatchView and MlmTargets
+/// One batch on the device: on the CPU views of the batch itself, else a copy padded to `sizes` (BatchView, MlmTargets and HeadLabels
 /// say what padding means). Views hold until the next `load`.
 class DeviceBatch {
 public:
-    void load(Stream& stream, Staging& staging, const PackedBatch& batch, const BatchSizes& sizes, IdGroups groups);
+    void load(Stream& stream, Staging& staging, const tasks::LaneBatch& batch, const BatchSizes& sizes, IdGroups groups);
     const BatchView& view() const { return view_; }
     const MlmTargets& targets() const { return targets_; }
+    int head() const { return head_; }
+    /// Of a task's head, without `rotary`.
+    const tasks::HeadLabels& labels() const { return labels_; }
 
 private:
+    void view_host(const tasks::LaneBatch& batch, std::int64_t longest);
+
     IdGroups groups_;
     Buffer memory_;
     BatchView view_;
     MlmTargets targets_;
+    int head_ = tasks::mlm_head;
+    tasks::HeadLabels labels_;
 };
 
 }  // namespace rf

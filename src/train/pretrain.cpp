@@ -152,8 +152,8 @@ private:
     fs::path folder_;
     fs::path given_;          ///< checkpoint that a new run begins from, if any
     json::value identity_;
-    std::unique_ptr<MlmModel> model_;
-    std::unique_ptr<MlmTrainer> trainer_;
+    std::unique_ptr<EncoderModel> model_;
+    std::unique_ptr<Trainer> trainer_;
     std::unique_ptr<CheckpointWriter> writer_;
     std::unique_ptr<Results> results_;
     std::int64_t first_ = 0;  ///< updates done when this run began
@@ -194,9 +194,9 @@ Run::Run(PretrainInput input, const json::Place& place, World& world, bool resta
     in_.model = json::write(config_);
     identity_ = identity_of(in_, config_, corpus_, vocab_);
     const Dtype dtype = resolve_dtype(in_.dtype, place);
-    model_ = std::make_unique<MlmModel>(config_, grid_, MlmModel::Options{.device = device_, .dtype = dtype, .training = true,
+    model_ = std::make_unique<EncoderModel>(config_, grid_, EncoderModel::Options{.device = device_, .dtype = dtype, .training = true,
                                                                     .graphs = in_.parallel.graphs, .max_length = in_.batch.max_length, .seed = stream_.seed});
-    trainer_ = std::make_unique<MlmTrainer>(*model_, grid_, in_.optimizer, stream_.lanes);
+    trainer_ = std::make_unique<Trainer>(*model_, grid_, in_.optimizer, TrainerOptions{.lanes = stream_.lanes});
     if (const bool anew = restart || checkpoint_steps(folder_ / "checkpoints").empty(); anew && !in_.checkpoint.empty())
         given_ = find_checkpoint(in_.checkpoint, message(place_.at("checkpoint"), ":"));
     open_output(restart);
@@ -265,7 +265,7 @@ void Run::resume() {
         } else {
             model_->load(given_);
             // Weights only: a new run has moments and a schedule of its own.
-            for (const Tensor& moment : {model_->state().m(), model_->state().v()}) fill_zero(model_->stream(), moment);
+            model_->clear_moments();
         }
     }
     if (grid_.world.rank() == 0) {

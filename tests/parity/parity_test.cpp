@@ -136,10 +136,10 @@ BOOST_AUTO_TEST_CASE(three_lamb_updates_equal_pytorch) {
     for (const Dtype dtype : dtypes) {
         const auto self = make_self_communicator();
         ParallelGrid grid(*self, 1);
-        MlmModel model(fixture.config, grid, {.dtype = dtype, .training = true, .max_length = 64});
+        EncoderModel model(fixture.config, grid, {.dtype = dtype, .training = true, .max_length = 64});
         fixture.fill("weights", model.layout(), model.state().master());
         model.state().publish_weights(model.stream(), *grid.data);
-        MlmTrainer trainer(model, grid, OptimizerConfig{}, /*lanes=*/1);
+        Trainer trainer(model, grid, OptimizerConfig{}, {.lanes = 1});
         for (std::size_t i = 0; i < losses.size(); ++i) {
             const auto step = static_cast<std::int64_t>(i + 1);
             const UpdateStats stats = trainer.update({batch_of<PackedBatch>(fixture)}, step, lr[i], alpha[i]);

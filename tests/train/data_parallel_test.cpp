@@ -89,8 +89,8 @@ struct Trained {
 };
 Trained train(Communicator& all, Device device, bool graphs, std::int64_t bucket) {
     ParallelGrid grid(all, 1);
-    MlmModel model(config(), grid, {.device = device, .training = true, .graphs = graphs, .bucket = bucket, .max_length = 64, .seed = 3});
-    MlmTrainer trainer(model, grid, OptimizerConfig{}, lane_total);
+    EncoderModel model(config(), grid, {.device = device, .training = true, .graphs = graphs, .bucket = bucket, .max_length = 64, .seed = 3});
+    Trainer trainer(model, grid, OptimizerConfig{}, {.lanes = lane_total});
     model.initialise();
     for (int update = 1; update <= 3; ++update) trainer.update(lanes_from(trainer.first_lane(), trainer.lane_count()), update, 1e-2, 0.2 * update);
     const ParamState& state = model.state();
@@ -135,7 +135,7 @@ BOOST_AUTO_TEST_CASE(nothing_is_added_to_a_bucket_that_is_complete) {
     const auto self = make_self_communicator();
     ParallelGrid grid(*self, 1);
     for (const Device device : devices) {
-        MlmModel model(config(), grid, {.device = device, .training = true, .bucket = 1, .max_length = 64, .seed = 3});
+        EncoderModel model(config(), grid, {.device = device, .training = true, .bucket = 1, .max_length = 64, .seed = 3});
         model.initialise();
         Stream& stream = model.stream();
         const Shards& shards = model.state().shards();
@@ -147,7 +147,7 @@ BOOST_AUTO_TEST_CASE(nothing_is_added_to_a_bucket_that_is_complete) {
             fill_zero(stream, seen);
             int from = shards.buckets(), calls = 0;
             const PackedBatch batch = lane_batch(2);
-            model.forward_backward(batch, 1, 0.1, gradient, sums.tensor({2}, Dtype::f64), [&](int bucket) {
+            model.forward_backward(tasks::LaneBatch(batch), 1, 0.1, gradient, sums.tensor({2}, Dtype::f64), [&](int bucket) {
                 BOOST_TEST(bucket < from);
                 const Range range{shards.bucket(bucket).begin, shards.bucket(from - 1).end};
                 copy(stream, gradient.part(range.begin, {range.size()}), seen.part(range.begin, {range.size()}));

@@ -9,6 +9,7 @@
 #include <utility>
 
 using namespace rf;
+using tasks::LaneBatch;
 
 namespace {
 
@@ -53,7 +54,7 @@ bool has_gpu() {
 
 BOOST_AUTO_TEST_CASE(sizes_are_counted_from_the_batch) {
     const PackedBatch batch = batch_of({4, 0, 9, 1});
-    const BatchSizes sizes = BatchSizes::of(batch, group_by_id(batch.ids));
+    const BatchSizes sizes = BatchSizes::of(LaneBatch(batch), group_by_id(batch.ids));
     BOOST_TEST(sizes.tokens == 14);
     BOOST_TEST(sizes.sequences == 4);
     BOOST_TEST(sizes.targets == 2 + 3 + 1);
@@ -86,13 +87,14 @@ BOOST_AUTO_TEST_CASE(a_bucket_is_at_least_the_batch_and_little_larger) {
 }
 
 BOOST_AUTO_TEST_CASE(on_the_cpu_it_is_the_batch_itself) {
-    const PackedBatch batch = batch_of({4, 9});
+    const LaneBatch lane(batch_of({4, 9}));
+    const PackedBatch& batch = lane.packed;
     IdGroups groups = group_by_id(batch.ids);
-    const BatchSizes sizes = BatchSizes::of(batch, groups);
+    const BatchSizes sizes = BatchSizes::of(lane, groups);
     Stream stream;
     Staging staging(Device::cpu, 2);
     DeviceBatch loaded;
-    loaded.load(stream, staging, batch, sizes, groups);
+    loaded.load(stream, staging, lane, sizes, groups);
     const BatchView& view = loaded.view();
     BOOST_TEST(view.ids.data == batch.ids.data());
     BOOST_TEST(view.cu_seqlens.data == batch.cu_seqlens.data());
@@ -115,7 +117,8 @@ BOOST_AUTO_TEST_CASE(without_targets_there_are_empty_lists) {
     Staging staging(Device::cpu, 1);
     DeviceBatch loaded;
     IdGroups groups = group_by_id(batch.ids);
-    loaded.load(stream, staging, batch, BatchSizes::of(batch, groups), groups);
+    const LaneBatch lane(batch);
+    loaded.load(stream, staging, lane, BatchSizes::of(LaneBatch(batch), groups), groups);
     BOOST_TEST(!!loaded.targets().rows);  // present, with nothing in it
     BOOST_TEST((loaded.targets().rows.shape == Shape{0}));
 }
@@ -130,8 +133,8 @@ BOOST_AUTO_TEST_CASE(staging_memory_is_written_again_only_when_its_copy_is_done)
     for (std::size_t round = 0; round < 2; ++round) {  // in the second one nothing is allocated, so nothing else waits
         for (std::size_t i = 0; i < batches.size(); ++i) {
             IdGroups groups = group_by_id(batches[i].ids);
-            const BatchSizes sizes = BatchSizes::of(batches[i], groups);
-            loaded[i].load(stream, staging, batches[i], sizes, std::move(groups));
+            const BatchSizes sizes = BatchSizes::of(LaneBatch(batches[i]), groups);
+            loaded[i].load(stream, staging, LaneBatch(batches[i]), sizes, std::move(groups));
         }
         for (std::size_t i = 0; i < batches.size(); ++i) BOOST_TEST(read(stream, loaded[i].view().ids) == batches[i].ids);
     }
@@ -147,8 +150,8 @@ BOOST_AUTO_TEST_CASE(on_a_gpu_it_is_filled_up_to_its_sizes) {
         const PackedBatch batch = batch_of(lengths);
         const IdGroups groups = group_by_id(batch.ids);
         for (const bool exact : {false, true}) {
-            const BatchSizes own = BatchSizes::of(batch, groups), sizes = exact ? own : own.bucket();
-            loaded.load(stream, staging, batch, sizes, groups);
+            const BatchSizes own = BatchSizes::of(LaneBatch(batch), groups), sizes = exact ? own : own.bucket();
+            loaded.load(stream, staging, LaneBatch(batch), sizes, groups);
             const BatchView& view = loaded.view();
             std::vector<std::int32_t> order = groups.tokens;
             for (std::int64_t t = batch.tokens(); t < sizes.tokens; ++t) order.push_back(static_cast<std::int32_t>(t));

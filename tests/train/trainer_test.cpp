@@ -25,8 +25,8 @@ PackedBatch packed(const Batch& b) {
 struct Training {
     std::unique_ptr<Communicator> self = make_self_communicator();
     ParallelGrid grid{*self, 1};
-    MlmModel model{tiny_config(), grid, {.dtype = Dtype::f64, .training = true, .max_length = 64, .seed = 3}};
-    MlmTrainer trainer{model, grid, OptimizerConfig{}, 2};
+    EncoderModel model{tiny_config(), grid, {.dtype = Dtype::f64, .training = true, .max_length = 64, .seed = 3}};
+    Trainer trainer{model, grid, OptimizerConfig{}, {.lanes = 2}};
     Training() { model.initialise(); }
     static std::vector<double> numbers(const Tensor& t) { return {t.as<double>(), t.as<double>() + t.count()}; }
     std::vector<double> masters() const { return numbers(model.state().master()); }
@@ -100,15 +100,15 @@ BOOST_AUTO_TEST_CASE(a_loss_that_is_not_finite_stops_before_anything_is_applied)
 BOOST_AUTO_TEST_CASE(evaluation_and_encoding_see_the_published_weights) {
     Training t;
     const PackedBatch batch = two_lanes()[0];
-    const MlmSums sums = t.model.evaluate(batch, 0.5), again = t.model.evaluate(batch, 0.5);
+    const HeadSums sums = t.model.evaluate(tasks::LaneBatch(batch), 0.5), again = t.model.evaluate(tasks::LaneBatch(batch), 0.5);
     BOOST_TEST(sums.count == static_cast<std::int64_t>(batch.targets.size()));
     BOOST_TEST(sums.loss > 0);
     BOOST_TEST(sums.loss == again.loss);  // sums begin at zero every time
     BOOST_TEST(sums.correct == again.correct);
-    BOOST_TEST(t.model.encode(batch, 0.5).size() == static_cast<std::size_t>(batch.tokens() * 8));
-    BOOST_TEST(t.model.logits(batch, 0.5).size() == batch.rows.size() * 12);
+    BOOST_TEST(t.model.encode(tasks::LaneBatch(batch), 0.5).size() == static_cast<std::size_t>(batch.tokens() * 8));
+    BOOST_TEST(t.model.logits(tasks::LaneBatch(batch), 0.5).size() == batch.rows.size() * 12);
     t.trainer.update(two_lanes(), 1, 1e-3, 0.5);
-    BOOST_TEST(t.model.evaluate(batch, 0.5).loss != sums.loss);
+    BOOST_TEST(t.model.evaluate(tasks::LaneBatch(batch), 0.5).loss != sums.loss);
 }
 
 BOOST_AUTO_TEST_CASE(a_step_may_outgrow_its_memory_before_it_is_captured) {
@@ -131,7 +131,7 @@ BOOST_AUTO_TEST_CASE(a_step_may_outgrow_its_memory_before_it_is_captured) {
     if constexpr (has_cuda)
         if (cuda::device_count() > 0) devices.push_back(Device::cuda);
     for (const Device device : devices) {
-        MlmModel model(c, grid, {.device = device, .training = true, .max_length = 64, .seed = 3});
+        EncoderModel model(c, grid, {.device = device, .training = true, .max_length = 64, .seed = 3});
         model.initialise();
         const std::int64_t n = model.state().padded_size();
         const Buffer memory(n * 4, device), sums(16, device);
@@ -139,7 +139,7 @@ BOOST_AUTO_TEST_CASE(a_step_may_outgrow_its_memory_before_it_is_captured) {
         std::vector<float> first;
         for (int round = 0; round < 3; ++round) {  // on a GPU as it is, captured, replayed
             fill_zero(model.stream(), gradient);
-            model.forward_backward(batch, 1, 0.1, gradient, sums.tensor({2}, Dtype::f64));
+            model.forward_backward(tasks::LaneBatch(batch), 1, 0.1, gradient, sums.tensor({2}, Dtype::f64));
             std::vector<float> now(static_cast<std::size_t>(n));
             download(model.stream(), gradient, now.data());
             if (round == 0) first = now;

@@ -1,4 +1,4 @@
-#include "train/mlm_model.hpp"
+#include "train/encoder_model.hpp"
 
 #include "core/cpu.hpp"
 #include "kernels/elementwise.hpp"
@@ -20,9 +20,20 @@ Dtype resolve_dtype(const std::string& name, const json::Place& place) {
 namespace {
 /// Pieces of staging memory: enough that a step of several lanes never waits for the one before.
 constexpr std::size_t staging_pieces = 64;
+
+void check_count(const ParamLayout& layout, const ModelConfig& config) {
+    RF_REQUIRE(layout.parameter_count() == config.parameter_count(), "the layout holds ", layout.parameter_count(), " parameters, the formula gives ",
+               config.parameter_count());
+}
+
+std::vector<std::unique_ptr<tasks::TaskHead>> make_heads(const ModelConfig& config, const std::vector<EncoderModel::Head>& heads, ParamLayout& layout) {
+    std::vector<std::unique_ptr<tasks::TaskHead>> made;
+    for (const EncoderModel::Head& head : heads) made.push_back(tasks::make_head(config, head.task, head.choices, layout));
+    return made;
+}
 }  // namespace
 
-MlmModel::MlmModel(const ModelConfig& config, ParallelGrid& grid, const Options& options)
+EncoderModel::EncoderModel(const ModelConfig& config, ParallelGrid& grid, const Options& options, std::vector<Head> heads)
     : config_(config),
       grid_(grid),
       options_(options),
@@ -31,21 +42,37 @@ MlmModel::MlmModel(const ModelConfig& config, ParallelGrid& grid, const Options&
       arena_(options.device),
       layout_(grid.tensor->rank(), grid.tensor->size()),
       encoder_(config_, layout_),
-      head_(config_, encoder_),
+      mlm_(config_, encoder_),
+      shared_groups_((check_count(layout_, config_), layout_.group_count())),
+      head_tasks_(std::move(heads)),
+      heads_(make_heads(config_, head_tasks_, layout_)),
       state_(layout_, grid, options.device, options.dtype, options.training, options.bucket),
       sums_(2 * 8, options.device) {
-    RF_REQUIRE(layout_.parameter_count() == config_.parameter_count(), "the layout holds ", layout_.parameter_count(),
-               " parameters, the formula gives ", config_.parameter_count());
-    const Dtype wide = accumulator_of(options.dtype);
-    const Shape shape{options.max_length, config_.head_size() / 2, 2};
-    const Buffer host(shape.count() * size_of(wide));
-    rotary_table(host.tensor(shape, wide));
-    rotary_ = Buffer(host.size(), options.device);
-    rotary_table_ = rotary_.tensor(shape, wide);
-    upload(stream_, host.data(), rotary_table_);
+    add_rotary(config_.head_size());
+    for (const auto& head : heads_)
+        if (head->rotary_size() > 0) add_rotary(head->rotary_size());
 }
 
-void MlmModel::initialise() {
+void EncoderModel::add_rotary(std::int64_t head_size) {
+    const Dtype wide = accumulator_of(options_.dtype);
+    const Shape shape{options_.max_length, head_size / 2, 2};
+    const Buffer host(shape.count() * size_of(wide));
+    rotary_table(host.tensor(shape, wide));
+    Buffer& table = rotary_[head_size] = Buffer(host.size(), options_.device);
+    upload(stream_, host.data(), table.tensor(shape, wide));
+}
+
+Tensor EncoderModel::rotary(std::int64_t head_size) const {
+    return rotary_.at(head_size).tensor({options_.max_length, head_size / 2, 2}, accumulator_of(options_.dtype));
+}
+
+tasks::HeadLabels EncoderModel::labels_of(const DeviceBatch& batch) const {
+    tasks::HeadLabels labels = batch.labels();
+    if (const std::int64_t size = heads_[static_cast<std::size_t>(batch.head())]->rotary_size(); size > 0) labels.rotary = rotary(size);
+    return labels;
+}
+
+void EncoderModel::initialise() {
     const Tensor& master = state_.master();
     const Buffer host(master.bytes());
     const Tensor values = host.tensor(master.shape, master.dtype);
@@ -54,26 +81,30 @@ void MlmModel::initialise() {
     state_.publish_weights(stream_, *grid_.data);
 }
 
-bool MlmModel::load(const std::filesystem::path& checkpoint) {
-    const bool moments = read_checkpoint(checkpoint, stream_, layout_, state_);
+bool EncoderModel::load(const std::filesystem::path& checkpoint, bool new_heads) {
+    const bool moments = read_checkpoint(checkpoint, stream_, layout_, state_, new_heads ? std::string(tasks::head_prefix) : std::string());
     state_.publish_weights(stream_, *grid_.data);
     return moments;
 }
 
-StepContext MlmModel::context(const DeviceBatch& batch, const Scalar& alpha, bool training) {
+void EncoderModel::clear_moments() {
+    for (const Tensor& moment : {state_.m(), state_.v()}) fill_zero(stream_, moment);
+}
+
+StepContext EncoderModel::context(const DeviceBatch& batch, const Scalar& alpha, bool training) {
     return {.model = config_,
             .stream = stream_,
             .arena = arena_,
             .tensor = *grid_.tensor,
             .batch = batch.view(),
-            .rotary_table = rotary_table_,
+            .rotary_table = rotary(config_.head_size()),
             .alpha = config_.residual_mode == "alpha" ? alpha : Scalar(1),
             .training = training,
             .seed = options_.seed,
             .backward = &backward_};
 }
 
-void MlmModel::run(const DeviceBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums,
+void EncoderModel::run(const DeviceBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums,
                    const Complete& complete) {
     StepContext step = context(batch, alpha, true);
     int first = state_.shards().buckets();  // from it on they are complete
@@ -87,20 +118,21 @@ void MlmModel::run(const DeviceBatch& batch, const Scalar& alpha, const Scalar& 
     Encoder::Saved saved;
     const Tensor x = encoder_.forward(step, weights, saved);
     const Tensor dx = arena_.tensor_like(x);
-    head_.forward_backward(step, weights, grads, x, batch.targets(), factor, dx, sums);
+    if (batch.head() == tasks::mlm_head) mlm_.forward_backward(step, weights, grads, x, batch.targets(), factor, dx, sums);
+    else heads_[static_cast<std::size_t>(batch.head())]->forward_backward(step, weights, grads, x, labels_of(batch), factor, dx, sums);
     const Timed backward(step.backward, stream_);
     encoder_.backward(step, weights, grads, dx, saved);
 }
 
-void MlmModel::reset_arena() {
+void EncoderModel::reset_arena() {
     if (!arena_.reset()) return;
     for (auto& [sizes, bucket] : buckets_) bucket.captured.clear();  // they hold the old addresses
 }
 
-void MlmModel::forward_backward(const PackedBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums,
+void EncoderModel::forward_backward(const tasks::LaneBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums,
                                 const Complete& complete) {
-    if (batch.tokens() == 0) return;
-    IdGroups groups = group_by_id(batch.ids);
+    if (batch.packed.tokens() == 0) return;
+    IdGroups groups = group_by_id(batch.packed.ids);
     const BatchSizes sizes = BatchSizes::of(batch, groups);
     if (options_.device == Device::cpu) {
         batch_.load(stream_, staging_, batch, sizes, std::move(groups));
@@ -130,27 +162,34 @@ void MlmModel::forward_backward(const PackedBatch& batch, const Scalar& alpha, c
     captured.work.replay(stream_, [&](std::size_t piece) { complete(captured.complete[piece]); });
 }
 
-const DeviceBatch& MlmModel::load_exact(const PackedBatch& batch) {
-    IdGroups groups = group_by_id(batch.ids);
+const DeviceBatch& EncoderModel::load_exact(const tasks::LaneBatch& batch) {
+    IdGroups groups = group_by_id(batch.packed.ids);
     const BatchSizes sizes = BatchSizes::of(batch, groups);
     batch_.load(stream_, staging_, batch, sizes, std::move(groups));
     reset_arena();
     return batch_;
 }
 
-MlmSums MlmModel::evaluate(const PackedBatch& batch, double alpha) {
-    if (batch.tokens() == 0) return {};
+HeadSums EncoderModel::evaluate(const tasks::LaneBatch& batch, double alpha, tasks::Outputs* outputs) {
+    if (batch.packed.tokens() == 0) return {};
     const StepContext step = context(load_exact(batch), alpha, false);
     Encoder::Saved saved;
     const Tensor x = encoder_.forward(step, state_.weights(), saved), sums = sums_.tensor({2}, Dtype::f64);
     fill_zero(stream_, sums);
-    head_.evaluate(step, state_.weights(), x, batch_.targets(), sums);
+    if (batch.head == tasks::mlm_head) {
+        mlm_.evaluate(step, state_.weights(), x, batch_.targets(), sums);
+    } else {
+        const tasks::TaskHead& head = *heads_[static_cast<std::size_t>(batch.head)];
+        const tasks::HeadLabels labels = labels_of(batch_);
+        head.evaluate(step, state_.weights(), x, labels, sums);
+        if (outputs) *outputs = head.outputs(step, state_.weights(), x, labels);
+    }
     double host[2];
     download(stream_, sums, host);
-    return {.loss = host[0], .count = static_cast<std::int64_t>(batch.targets.size()), .correct = static_cast<std::int64_t>(host[1])};
+    return {.loss = host[0], .count = batch.counted(), .correct = static_cast<std::int64_t>(host[1])};
 }
 
-std::vector<float> MlmModel::to_host(const Tensor& t) {
+std::vector<float> EncoderModel::to_host(const Tensor& t) {
     const Tensor wide = arena_.tensor(t.shape, Dtype::f32);
     cast(stream_, {.x = t, .y = wide});
     std::vector<float> host(static_cast<std::size_t>(t.count()));
@@ -158,20 +197,20 @@ std::vector<float> MlmModel::to_host(const Tensor& t) {
     return host;
 }
 
-std::vector<float> MlmModel::encode(const PackedBatch& batch, double alpha) {
+std::vector<float> EncoderModel::encode(const tasks::LaneBatch& batch, double alpha) {
     const StepContext step = context(load_exact(batch), alpha, false);
     Encoder::Saved saved;
     return to_host(encoder_.forward(step, state_.weights(), saved));
 }
 
-std::vector<float> MlmModel::logits(const PackedBatch& batch, double alpha) {
+std::vector<float> EncoderModel::logits(const tasks::LaneBatch& batch, double alpha) {
     const StepContext step = context(load_exact(batch), alpha, false);
     Encoder::Saved saved;
     const Tensor x = encoder_.forward(step, state_.weights(), saved);
-    const std::vector<float> part = to_host(head_.logits(step, state_.weights(), x, batch_.targets().rows));
+    const std::vector<float> part = to_host(mlm_.logits(step, state_.weights(), x, batch_.targets().rows));
     if (grid_.tensor->size() == 1) return part;
     // Parts of the vocabulary may differ by one column: padded to the widest, gathered, put in place.
-    const std::int64_t m = static_cast<std::int64_t>(batch.rows.size()), v = config_.vocab_size;
+    const std::int64_t m = static_cast<std::int64_t>(batch.packed.rows.size()), v = config_.vocab_size;
     const int ranks = grid_.tensor->size();
     const std::int64_t widest = (v + ranks - 1) / ranks, own = static_cast<std::int64_t>(part.size()) / std::max<std::int64_t>(m, 1);
     std::vector<float> padded(static_cast<std::size_t>(m * widest)), all(padded.size() * static_cast<std::size_t>(ranks)), whole(static_cast<std::size_t>(m * v));

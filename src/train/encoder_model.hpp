@@ -1,26 +1,27 @@
 #pragma once
-/// An encoder with its MLM head and the numbers it works on, on one rank: what training, evaluation, encoding and
-/// filling masks share.
+/// An encoder with the heads behind it and the numbers it works on, on one rank: what training, evaluation, encoding, filling masks
+/// and supervised tasks share. The heads' parameters stand behind the encoder's in the same flat layout.
 
 #include "params/checkpoint.hpp"
 #include "train/device_batch.hpp"
 
 #include <functional>
 #include <map>
+#include <memory>
 
 namespace rf {
 
 /// f32, or bf16 where "auto" finds a processor that multiplies it. Throws UsageError for anything else.
 Dtype resolve_dtype(const std::string& name, const json::Place& place);
 
-/// Sums over the predicted positions of one packed batch.
-struct MlmSums {
-    double loss = 0;           ///< sum of cross-entropies, in nats
+/// Sums over what a batch's head is judged by: predicted positions, examples, or sequences.
+struct HeadSums {
+    double loss = 0;           ///< in nats; squares of a regression
     std::int64_t count = 0;
-    std::int64_t correct = 0;  ///< positions whose largest logit is the target's
+    std::int64_t correct = 0;  ///< answered rightly
 };
 
-class MlmModel {
+class EncoderModel {
 public:
     struct Options {
         Device device = Device::cpu;
@@ -31,12 +32,20 @@ public:
         std::int64_t max_length = 512;
         std::uint64_t seed = 1;
     };
-    MlmModel(const ModelConfig& config, ParallelGrid& grid, const Options& options);
+    /// Heads are made from the tasks, in their order, after the encoder.
+    struct Head {
+        tasks::Task task;
+        std::int64_t choices = 0;  ///< tasks::choices_of
+    };
+    EncoderModel(const ModelConfig& config, ParallelGrid& grid, const Options& options, std::vector<Head> heads = {});
 
     /// Truncated normal weights of config.init_mode from the seed.
     void initialise();
-    /// Weights (and moments, when both sides have them; returned) of a checkpoint.
-    bool load(const std::filesystem::path& checkpoint);
+    /// Weights (and moments, when both sides have them; returned) of a checkpoint. Heads that it has not are left as they are, where
+    /// `new_heads` allows it, with moments of zero.
+    bool load(const std::filesystem::path& checkpoint, bool new_heads = false);
+    /// Moments of zero: a new run begins.
+    void clear_moments();
 
     const ModelConfig& config() const { return config_; }
     const ParamLayout& layout() const { return layout_; }
@@ -55,14 +64,17 @@ public:
     /// Forward and backward of one packed batch: the gradient of factor * sum(loss) is added to `gradient` (flat), and
     /// { loss, correct } to `sums` [2] f64. In stream order; alpha and factor are read when the work runs. `complete` may be empty;
     /// it is not called for the last buckets to be complete.
-    void forward_backward(const PackedBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums,
+    void forward_backward(const tasks::LaneBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums,
                           const Complete& complete = {});
-    /// Forward and loss without dropout.
-    MlmSums evaluate(const PackedBatch& batch, double alpha);
+    /// Forward and loss without dropout. Of a task `outputs` (where given) gets what its head says.
+    HeadSums evaluate(const tasks::LaneBatch& batch, double alpha, tasks::Outputs* outputs = nullptr);
+    /// Trust-ratio groups of what all heads share: the encoder's.
+    std::int64_t shared_groups() const { return shared_groups_; }
+    const std::vector<Head>& heads() const { return head_tasks_; }
     /// Last hidden states [T, C] without dropout, on the host.
-    std::vector<float> encode(const PackedBatch& batch, double alpha);
+    std::vector<float> encode(const tasks::LaneBatch& batch, double alpha);
     /// Logits [M, V] of the batch's rows, whole, without dropout, on the host.
-    std::vector<float> logits(const PackedBatch& batch, double alpha);
+    std::vector<float> logits(const tasks::LaneBatch& batch, double alpha);
 
 private:
     /// A step that was captured, cut where buckets of its gradient are complete.
@@ -80,8 +92,12 @@ private:
     void run(const DeviceBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums,
              const Complete& complete);
     /// Loads a batch of its own sizes and empties the arena.
-    const DeviceBatch& load_exact(const PackedBatch& batch);
+    const DeviceBatch& load_exact(const tasks::LaneBatch& batch);
+    /// The batch's labels, with the angles of its head.
+    tasks::HeadLabels labels_of(const DeviceBatch& batch) const;
     void reset_arena();
+    void add_rotary(std::int64_t head_size);
+    Tensor rotary(std::int64_t head_size) const;
     std::vector<float> to_host(const Tensor& t);
 
     ModelConfig config_;
@@ -92,10 +108,13 @@ private:
     Arena arena_;
     ParamLayout layout_;
     Encoder encoder_;
-    MlmHead head_;
+    MlmHead mlm_;
+    std::int64_t shared_groups_;
+    std::vector<Head> head_tasks_;
+    std::vector<std::unique_ptr<tasks::TaskHead>> heads_;
     ParamState state_;
-    Buffer rotary_, sums_;
-    Tensor rotary_table_;
+    Buffer sums_;
+    std::map<std::int64_t, Buffer> rotary_;  ///< by head size
     DeviceBatch batch_;
     Stopwatch backward_;
     std::map<BatchSizes, Bucket> buckets_;
