@@ -1,7 +1,6 @@
 #include "data/batch.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <numeric>
 
 namespace rf {
@@ -89,47 +88,6 @@ PackedBatch SampleStream::held_out_batch(std::int64_t begin, std::int64_t end) c
         batch.append(example, static_cast<std::uint64_t>(document));
     }
     return batch;
-}
-
-Prefetcher::Prefetcher(const SampleStream& stream, int first_lane, int lane_count, std::int64_t first_update)
-    : stream_(stream), first_lane_(first_lane), lane_count_(lane_count), thread_([this, first_update] { work(first_update); }) {}
-
-Prefetcher::~Prefetcher() {
-    {
-        const std::lock_guard hold(mutex_);
-        stop_ = true;
-    }
-    changed_.notify_all();
-    thread_.join();
-}
-
-void Prefetcher::work(std::int64_t update) {
-    try {
-        while (true) {
-            auto lanes = stream_.lanes_of(update++, first_lane_, lane_count_);
-            std::unique_lock hold(mutex_);
-            changed_.wait(hold, [this] { return stop_ || !ready_; });
-            if (stop_) return;
-            ready_ = std::move(lanes);
-            changed_.notify_all();
-        }
-    } catch (...) {
-        const std::lock_guard hold(mutex_);
-        error_ = std::current_exception();
-        changed_.notify_all();
-    }
-}
-
-std::vector<PackedBatch> Prefetcher::next() {
-    const auto begin = std::chrono::steady_clock::now();
-    std::unique_lock hold(mutex_);
-    changed_.wait(hold, [this] { return ready_ || error_; });
-    if (error_) std::rethrow_exception(error_);
-    auto lanes = std::move(*ready_);
-    ready_.reset();
-    changed_.notify_all();
-    waited_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    return lanes;
 }
 
 }  // namespace rf

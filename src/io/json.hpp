@@ -62,7 +62,7 @@ template <class T>
     requires boost::describe::has_describe_members<T>::value
 void read(const value& v, T& out, const Place& place) {
     if (!v.is_object()) fail_type(place, "an object { … }", v);
-    using Members = boost::describe::describe_members<T, boost::describe::mod_public>;
+    using Members = boost::describe::describe_members<T, boost::describe::mod_public | boost::describe::mod_inherited>;
     std::vector<std::string> known;
     boost::mp11::mp_for_each<Members>([&](auto member) { known.emplace_back(member.name); });
     for (const auto& [key, item] : v.as_object()) {
@@ -97,7 +97,7 @@ template <class T>
     requires boost::describe::has_describe_members<T>::value
 value write(const T& in) {
     boost::json::object out;
-    using Members = boost::describe::describe_members<T, boost::describe::mod_public>;
+    using Members = boost::describe::describe_members<T, boost::describe::mod_public | boost::describe::mod_inherited>;
     boost::mp11::mp_for_each<Members>([&](auto member) { out[member.name] = write(in.*member.pointer); });
     return out;
 }

@@ -162,7 +162,7 @@ BOOST_AUTO_TEST_CASE(packed_batches_join_sequences_without_padding) {
 
 BOOST_AUTO_TEST_CASE(the_prefetcher_hands_out_the_same_batches_from_any_update) {
     const SampleStream s = stream();
-    Prefetcher ahead(s, 1, 2, 5);
+    Prefetcher<std::vector<PackedBatch>> ahead([&](std::int64_t update) { return s.lanes_of(update, 1, 2); }, 5);
     for (std::int64_t update = 5; update < 15; ++update) {
         const auto expected = s.lanes_of(update, 1, 2), got = ahead.next();
         BOOST_REQUIRE(got.size() == 2U);

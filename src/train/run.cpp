@@ -1,0 +1,271 @@
+#include "train/run.hpp"
+
+#include "comm/device_choice.hpp"
+#include "core/build.hpp"
+#include "core/cpu.hpp"
+#include "core/log.hpp"
+#include "io/files.hpp"
+#include "train/stop.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <unistd.h>
+
+namespace rf {
+
+namespace fs = std::filesystem;
+
+namespace {
+double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+}  // namespace
+
+void RunInput::check(const json::Place& place) const {
+    const auto require = [&](bool ok, const char* key, const auto&... what) {
+        if (!ok) fail_usage(place.at(key), ": ", what...);
+    };
+    require(!output.empty(), "output", "expected an output folder");
+    require(parallel.tensor >= 1, "parallel.tensor", "expected at least 1, found ", parallel.tensor);
+    require(parallel.threads >= 0, "parallel.threads", "expected 0 (share the cores) or a number of threads, found ", parallel.threads);
+    require(log_every >= 1, "log_every", "expected at least 1, found ", log_every);
+    require(checkpoint_every >= 1, "checkpoint_every", "expected at least 1, found ", checkpoint_every);
+    require(keep >= 1, "keep", "expected at least 1, found ", keep);
+    require(time_limit >= 0, "time_limit", "expected 0 (none) or seconds, found ", time_limit);
+    optimizer.check(place.at("optimizer"));
+}
+
+std::string share_cores(const World& world, std::int64_t threads) {
+    const int cores = cpu_count();
+    // Under mpirun's binding a rank sees only its own cores; otherwise the host's cores are shared by its ranks.
+    const int fair = std::max(1, cores / world.local_size());
+    set_thread_count(threads > 0 ? static_cast<int>(threads) : fair);
+    return message(world.local_size(), world.local_size() == 1 ? " rank" : " ranks", " on this host, ", thread_count(),
+                   thread_count() == 1 ? " thread" : " threads", " each");
+}
+
+Ranks::Ranks(World& world, const ParallelInput& parallel, const std::string& wanted, std::string shared)
+    : cores(std::move(shared)), device(choose_device(world, wanted)), grid(world.communicator(), parallel.tensor) {}
+
+std::string difference(const json::value& there, const json::value& here, const std::string& path) {
+    if (there == here) return {};
+    if (there.is_object() && here.is_object())
+        for (const auto& [key, value] : here.as_object()) {
+            const auto* other = there.as_object().if_contains(key);
+            const std::string name = path.empty() ? std::string(key) : path + "." + std::string(key);
+            const std::string inner = other ? difference(*other, value, name) : name + ": absent there";
+            if (!inner.empty()) return inner;
+        }
+    return message(path, ": ", boost::json::serialize(there), " there, ", boost::json::serialize(here), " here");
+}
+
+std::string duration(double s) {
+    char text[40];
+    const auto n = static_cast<long long>(s);
+    std::snprintf(text, sizeof text, n >= 3600 ? "%lld:%02lld:%02lld" : "%02lld:%02lld", n >= 3600 ? n / 3600 : n / 60,
+                  n >= 3600 ? n / 60 % 60 : n % 60, n % 60);
+    return text;
+}
+
+void Run::open(Setup setup, bool restart, const std::string& given) {
+    start_ = seconds();
+    setup_ = std::move(setup);
+    folder_ = setup_.input.output;
+    fs::path from;
+    if (const bool anew = restart || checkpoint_steps(folder_ / "checkpoints").empty(); anew && !given.empty())
+        from = find_checkpoint(given, message(setup_.place.at("checkpoint"), ":"));
+    open_output(restart);
+    writer_ = std::make_unique<CheckpointWriter>(folder_ / "checkpoints", grid_, model_->layout(), setup_.input.keep);
+    resume(from);
+}
+
+void Run::open_output(bool restart) {
+    // Rank 0 works on the folder; what it finds wrong reaches every rank.
+    std::string trouble;
+    if (grid_.world.rank() == 0) {
+        try {
+            if (restart) {
+                fs::remove_all(folder_ / "checkpoints");
+                for (const char* name : {"results.h5", "results.jsonl", "run.json", "log.txt", "replay.h5"}) fs::remove(folder_ / name);
+            }
+            fs::create_directories(folder_ / "checkpoints");
+            if (::access(folder_.c_str(), W_OK) != 0) fail("no permission to write");
+            remove_partial_checkpoints(folder_ / "checkpoints");
+        } catch (const fs::filesystem_error& e) {
+            trouble = message(setup_.place.at("output"), ": cannot write the output folder ", setup_.input.output, " (", e.code().message(), ")");
+        } catch (const std::exception& e) {
+            trouble = message(setup_.place.at("output"), ": cannot write the output folder ", setup_.input.output, " (", e.what(), ")");
+        }
+    }
+    grid_.world.broadcast(trouble, 0);
+    if (!trouble.empty()) throw UsageError(trouble);
+    if (grid_.world.rank() == 0) log::set_file(folder_ / "log.txt");
+}
+
+std::optional<fs::path> Run::newest_checkpoint() {
+    const fs::path checkpoints = folder_ / "checkpoints";
+    std::vector<std::int64_t> steps;
+    if (grid_.world.rank() == 0) steps = checkpoint_steps(checkpoints);
+    std::int64_t count = static_cast<std::int64_t>(steps.size());
+    Stream host;
+    grid_.world.broadcast(host, {&count, {8}, Dtype::u8}, 0);
+    steps.resize(static_cast<std::size_t>(count));
+    if (count) grid_.world.broadcast(host, {steps.data(), {8 * count}, Dtype::u8}, 0);
+    std::int64_t damaged = 0;
+    for (const std::int64_t step : steps) {
+        const fs::path path = checkpoint_path(checkpoints, step);
+        const std::string damage = find_checkpoint_damage(path, grid_.world.rank(), grid_.world.size());
+        if (!damage.empty()) log::write_line(message("warning: checkpoint of step ", step, " is damaged and left aside: ", damage));
+        if (grid_.world.max(damage.empty() ? 0 : 1) == 0) return path;
+        ++damaged;
+    }
+    // To begin anew here would throw away what may be worth a repair, and the results with it.
+    if (damaged > 0)
+        fail_usage(setup_.place.at("output"), ": ", setup_.input.output, " holds no whole checkpoint (", damaged, " damaged); --restart gives them up and begins anew");
+    return {};
+}
+
+void Run::resume(const fs::path& given) {
+    const std::optional<fs::path> found = newest_checkpoint();
+    model_->initialise();
+    if (found) {
+        const CheckpointMeta meta = read_checkpoint_meta(*found);
+        if (const std::string other = changed(boost::json::parse(meta.identity)); !other.empty())
+            fail_usage(setup_.place.at("output"), ": ", setup_.input.output, " holds another run (", other, "); choose another folder, or --restart to begin anew");
+        if (!model_->load(*found, true)) fail(found->string(), ": has no optimizer state to continue from");
+        first_ = meta.step;
+    } else if (!given.empty()) {
+        model_->load(given, true);
+        model_->clear_moments();  // a new run has moments and a schedule of its own
+    }
+    if (grid_.world.rank() == 0) {
+        write_run_json();
+        results_ = std::make_unique<Results>(folder_, first_);
+        results_->set_meta("model", json::write(config_));
+        results_->set_meta("input", setup_.whole);
+        results_->set_meta("processor", boost::json::string(cpu_description()));
+        results_->set_meta("ranks", std::int64_t{grid_.world.size()});
+        results_->set_meta("parameters", model_->layout().parameter_count());
+        results_->set_meta("dtype", boost::json::string(std::string(name_of(model_->dtype()))));
+        declare(*results_);
+    }
+    log::info("roformer ", program_version, " ", setup_.command, ": ", grid_.data->size(), " data x ", grid_.tensor->size(), " tensor ranks, ", ranks_.cores, "; ",
+              cpu_description(), "; ", name_of(model_->dtype()), "; ", model_->layout().parameter_count(), " parameters");
+    introduce();
+    if (found) log::info("continuing from the checkpoint of step ", first_, " in ", setup_.input.output);
+}
+
+void Run::write_run_json() const {
+    char host[256] = "";
+    gethostname(host, sizeof host - 1);
+    const json::value run = boost::json::object{{"program", message("roformer ", program_version)},
+                                                {"command", setup_.command},
+                                                {"input", setup_.whole},
+                                                {"identity", setup_.identity},
+                                                {"host", host},
+                                                {"processor", cpu_description()},
+                                                {"ranks", grid_.world.size()},
+                                                {"dtype", std::string(name_of(model_->dtype()))}};
+    write_file_atomically(folder_ / "run.json", json::pretty(run));
+}
+
+void Run::settle(int left, double waited) {
+    while (trainer_->in_flight() > left) {
+        UpdateStats stats;
+        try {
+            stats = trainer_->wait();
+        } catch (const NotFinite&) {
+            if (results_) results_->flush(true);
+            throw;
+        }
+        const double now = seconds();
+        report(stats, now - last_, waited);
+        last_ = now;
+    }
+}
+
+void Run::report(const UpdateStats& stats, double wall, double waited) {
+    const std::int64_t step = stats.update, steps = setup_.steps;
+    rate_ = rate_ == 0 ? wall : 0.95 * rate_ + 0.05 * wall;
+    record(stats, wall, waited);
+    if (!results_) return;
+    const bool due = step % setup_.input.log_every == 0 || step == steps || step == first_ + 1;
+    if (!due && !log::is_terminal()) return;
+    char text[256];
+    std::snprintf(text, sizeof text, "step %lld/%lld  loss %.4f  acc %.4f  lr %.3e  alpha %.4f  |g| %.3g  %.0f tok/s  %.1f GFLOP/s  ETA %s",
+                  static_cast<long long>(step), static_cast<long long>(steps), stats.loss, stats.accuracy, lr_at(step), alpha_at(step), stats.gradient_norm,
+                  static_cast<double>(stats.tokens) / wall, stats.flops / wall * 1e-9, duration(rate_ * static_cast<double>(steps - step)).c_str());
+    if (log::is_terminal() && step != steps) log::live(text);
+    else log::info(text);
+}
+
+void Run::checkpoint(std::int64_t step) {
+    writer_->start(model_->stream(), model_->state(), {.step = step,
+                                     .samples = step * setup_.samples_of_update,
+                                     .model = json::pretty(json::write(config_)),
+                                     .input = json::pretty(setup_.whole),
+                                     .identity = boost::json::serialize(setup_.identity),
+                                     .vocab = setup_.vocab});
+}
+
+bool Run::agree_to_stop() {
+    using State = CheckpointWriter::State;
+    const State state = writer_->local_state();
+    const bool late = setup_.input.time_limit > 0 && seconds() - start_ > setup_.input.time_limit;
+    double flags[3] = {static_cast<double>(noted_signal() != 0 || late), state == State::failed ? 1.0 : 0.0, state == State::busy ? 1.0 : 0.0};
+    Stream host;
+    grid_.world.all_reduce(host, view(flags, {3}), ReduceOp::max);
+    if (flags[1] > 0) writer_->finish();  // throws the failing rank's words on every rank
+    if (flags[2] == 0) writer_->publish();
+    return flags[0] > 0;
+}
+
+int Run::go() {
+    const std::int64_t steps = setup_.steps;
+    if (first_ >= steps || is_over(first_)) {
+        if (first_ == 0) {
+            checkpoint(0);
+            writer_->finish();
+        }
+        if (results_) results_->flush(true);
+        log::info("done: ", setup_.input.output, " is at step ", first_, " of ", steps);
+        return 0;
+    }
+    if (first_ == 0) evaluate(0);
+    watch_signals();
+    Prefetcher<std::vector<MicroStep>> prefetch([this](std::int64_t n) { return steps_of(n); }, first_ + 1);
+    std::int64_t done = first_;
+    for (std::int64_t step = first_ + 1; step <= steps; ++step) {
+        const double before = prefetch.waited();
+        if (trainer_->in_flight() == 0) last_ = seconds();
+        std::vector<MicroStep> work = prefetch.next();
+        const bool seen = wants(step);
+        const std::vector<MicroStep> copy = seen ? work : std::vector<MicroStep>();
+        trainer_->launch(std::move(work), step, lr_at(step), alpha_at(step));
+        done = step;
+        const bool last = step == steps, judge = step % setup_.eval_every == 0 || last;
+        const bool stop = agree_to_stop(), save = step % setup_.input.checkpoint_every == 0 || last || stop;
+        settle(save || judge || seen || step == 1 ? 0 : trainer_->depth(), prefetch.waited() - before);
+        if (seen) look_at(step, copy);
+        if (step == 1)
+            log::info("first update after ", std::round((seconds() - start_) * 10) / 10, " s; memory of rank 0: weights and optimizer ",
+                      model_->state().bytes() >> 20, " MiB, gradients ", trainer_->gradient_bytes() >> 20, " MiB, activations ",
+                      model_->arena().peak_bytes() >> 20, " MiB");
+        if (judge) evaluate(step);
+        const bool over = !last && is_over(step);
+        if (save || over) checkpoint(step);
+        if (results_ && writer_->local_state() != CheckpointWriter::State::busy) results_->flush(false);
+        if (over) break;
+        if (stop && step < steps) {
+            writer_->finish();
+            if (results_) results_->flush(true);
+            log::info("stopped at step ", step, " (", noted_signal() ? "signal" : "signal or time limit", "), checkpoint durable; the same command continues");
+            return 75;
+        }
+    }
+    writer_->finish();
+    if (results_) results_->flush(true);
+    log::info("done: step ", done, " in ", duration(seconds() - start_), ", results in ", (folder_ / "results.h5").string());
+    return 0;
+}
+
+}  // namespace rf
