@@ -138,6 +138,7 @@ void check_values(const Task& task) {
     check_name({"longest", "longest_last"}, f.truncate, task.place.at("truncate"));
     check_name({"index", "letter", "text"}, f.answer_is, task.place.at("answer_is"));
     check_name(info(task.kind).metrics, f.metric, task.place.at("metric"));
+    if (f.metric == "assigned_accuracy" && f.group.empty()) fail_usage(task.place.at("metric"), ": assigned_accuracy needs \"group\"");
     if (f.max_length < 8 || f.max_length > 32768) fail_usage(task.place.at("max_length"), ": expected 8 to 32768, found ", f.max_length);
     if (!(f.weight > 0)) fail_usage(task.place.at("weight"), ": expected more than 0, found ", f.weight);
     if (f.hashed.dev < 0 || f.hashed.test < 0 || f.hashed.dev + f.hashed.test >= 1)
@@ -182,11 +183,11 @@ const std::vector<KindInfo>& kinds() {
         {Kind::classify, "classify", {"accuracy", "macro_f1"}, true, false},
         {Kind::regress, "regress", {"spearman", "pearson"}, false, false},
         {Kind::multiple_choice, "multiple_choice", {"accuracy", "assigned_accuracy"}, false, false},
-        {Kind::span, "span", {"exact_match", "f1"}, false, true},
+        {Kind::span, "span", {"exact_match", "f1", "span_accuracy"}, false, true},
         {Kind::entities, "entities", {"micro_f1", "macro_f1"}, true, true},
-        {Kind::relations, "relations", {"micro_f1"}, true, true},
-        {Kind::events, "events", {"micro_f1"}, true, true},
-        {Kind::rank, "rank", {"ndcg", "mrr"}, false, false},
+        {Kind::relations, "relations", {"micro_f1", "macro_f1"}, true, true},
+        {Kind::events, "events", {"micro_f1", "macro_f1"}, true, true},
+        {Kind::rank, "rank", {"ndcg", "mrr", "accuracy"}, false, false},
     };
     return all;
 }
