@@ -133,6 +133,32 @@ void check_kind(const Task& task) {
     if (kind.has_cells && task.kind != Kind::span) need(f.input.size() == 1, task, "input\" of one text, \"");
 }
 
+/// The forms that can tell what a kind answers.
+std::vector<std::string> forms(Kind kind) {
+    switch (kind) {
+        case Kind::classify: return {"labels"};
+        case Kind::multiple_choice: return {"labels", "choices"};
+        case Kind::span: return {"answers"};
+        case Kind::entities: return {"entities"};
+        default: return {};
+    }
+}
+
+void check_submission(const Task& task) {
+    const Submission& s = task.file.submission;
+    const json::Place place = task.place.at("submission");
+    if (s.files.empty() && s.form.empty()) return;
+    if (s.files.empty()) fail_usage(place.at("files"), ": expected a file name for each source of test");
+    if (forms(task.kind).empty()) fail_usage(place, ": a task of kind ", task.file.kind, " has no form of submission");
+    check_name(forms(task.kind), s.form, place.at("form"));
+    for (const std::string& file : s.files)
+        if (file.empty() || file.find('/') != std::string::npos) fail_usage(place.at("files"), ": \"", file, "\" is no plain file name");
+    if (std::set(s.files.begin(), s.files.end()).size() != s.files.size()) fail_usage(place.at("files"), ": a name stands twice");
+    const std::size_t sources = task.source(Split::test).size();
+    if (sources > 0 && sources != s.files.size())
+        fail_usage(place.at("files"), ": ", s.files.size(), " names for the ", sources, " sources of test: expected one each");
+}
+
 void check_values(const Task& task) {
     const TaskFile& f = task.file;
     check_name({"longest", "longest_last"}, f.truncate, task.place.at("truncate"));
@@ -172,6 +198,7 @@ Task read_task(const std::string& file, const std::string& data) {
     task.sources[1] = read_sources(f.dev, task, task.place.at("dev"));
     task.sources[2] = read_sources(f.test, task, task.place.at("test"));
     check_kind(task);
+    check_submission(task);
     return task;
 }
 
