@@ -8,6 +8,7 @@
 #include <cmath>
 #include <set>
 #include <sstream>
+#include <utility>
 
 namespace rf::json {
 
@@ -80,6 +81,21 @@ const char* kind_name(const value& v) {
     return "?";
 }
 
+/// Everything but lists and objects.
+void print_scalar(std::ostream& out, const value& v) {
+    if (!v.is_double() || !std::isfinite(v.as_double())) {
+        out << bj::serialize(v);
+        return;
+    }
+    // Shortest text that reads back to the same value, without the library's exponent form.
+    char text[40];
+    for (int digits = 1; digits <= 17; ++digits) {
+        std::snprintf(text, sizeof text, "%.*g", digits, v.as_double());
+        if (std::strtod(text, nullptr) == v.as_double()) break;
+    }
+    out << text;
+}
+
 void print(std::ostream& out, const value& v, const std::string& indent) {
     const std::string deeper = indent + "  ";
     if (v.is_object() && !v.as_object().empty()) {
@@ -90,16 +106,29 @@ void print(std::ostream& out, const value& v, const std::string& indent) {
             separator = ",\n";
         }
         out << '\n' << indent << '}';
-    } else if (v.is_double() && std::isfinite(v.as_double())) {
-        // Shortest text that reads back to the same value, without the library's exponent form.
-        char text[40];
-        for (int digits = 1; digits <= 17; ++digits) {
-            std::snprintf(text, sizeof text, "%.*g", digits, v.as_double());
-            if (std::strtod(text, nullptr) == v.as_double()) break;
-        }
-        out << text;
     } else {
-        out << bj::serialize(v);
+        print_scalar(out, v);
+    }
+}
+
+void print_line(std::ostream& out, const value& v) {
+    const char* separator = "";
+    if (v.is_object()) {
+        out << '{';
+        for (const auto& [key, item] : v.as_object()) {
+            out << std::exchange(separator, ", ") << bj::serialize(bj::string(key)) << ": ";
+            print_line(out, item);
+        }
+        out << '}';
+    } else if (v.is_array()) {
+        out << '[';
+        for (const value& item : v.as_array()) {
+            out << std::exchange(separator, ", ");
+            print_line(out, item);
+        }
+        out << ']';
+    } else {
+        print_scalar(out, v);
     }
 }
 
@@ -139,6 +168,12 @@ std::string pretty(const value& v) {
     std::ostringstream out;
     print(out, v, "");
     out << '\n';
+    return out.str();
+}
+
+std::string line(const value& v) {
+    std::ostringstream out;
+    print_line(out, v);
     return out.str();
 }
 

@@ -25,6 +25,8 @@ value parse_file(const std::string& path);
 value parse(std::string_view text, const std::string& name);
 /// Two spaces of indentation, one key a line.
 std::string pretty(const value& v);
+/// One line without its end, a blank after every comma and colon, as Python's json.dumps writes it; text as UTF-8.
+std::string line(const value& v);
 
 /// Applies `key.path=text`: the text is taken as JSON where it parses as JSON, else as a string.
 void set(value& root, std::string_view assignment);

@@ -24,6 +24,7 @@ std::string description(const Task& task) {
     file.weight = 1;
     file.corrupt = true;
     file.head = {};
+    file.submission = {};
     return boost::json::serialize(json::write(file));
 }
 

@@ -133,11 +133,38 @@ void check_kind(const Task& task) {
     if (kind.has_cells && task.kind != Kind::span) need(f.input.size() == 1, task, "input\" of one text, \"");
 }
 
+/// The forms that can tell what a kind answers.
+std::vector<std::string> forms(Kind kind) {
+    switch (kind) {
+        case Kind::classify: return {"labels"};
+        case Kind::multiple_choice: return {"labels", "choices"};
+        case Kind::span: return {"answers"};
+        case Kind::entities: return {"entities"};
+        default: return {};
+    }
+}
+
+void check_submission(const Task& task) {
+    const Submission& s = task.file.submission;
+    const json::Place place = task.place.at("submission");
+    if (s.files.empty() && s.form.empty()) return;
+    if (s.files.empty()) fail_usage(place.at("files"), ": expected a file name for each source of test");
+    if (forms(task.kind).empty()) fail_usage(place, ": a task of kind ", task.file.kind, " has no form of submission");
+    check_name(forms(task.kind), s.form, place.at("form"));
+    for (const std::string& file : s.files)
+        if (file.empty() || file.find('/') != std::string::npos) fail_usage(place.at("files"), ": \"", file, "\" is no plain file name");
+    if (std::set(s.files.begin(), s.files.end()).size() != s.files.size()) fail_usage(place.at("files"), ": a name stands twice");
+    const std::size_t sources = task.source(Split::test).size();
+    if (sources > 0 && sources != s.files.size())
+        fail_usage(place.at("files"), ": ", s.files.size(), " names for the ", sources, " sources of test: expected one each");
+}
+
 void check_values(const Task& task) {
     const TaskFile& f = task.file;
     check_name({"longest", "longest_last"}, f.truncate, task.place.at("truncate"));
     check_name({"index", "letter", "text"}, f.answer_is, task.place.at("answer_is"));
     check_name(info(task.kind).metrics, f.metric, task.place.at("metric"));
+    if (f.metric == "assigned_accuracy" && f.group.empty()) fail_usage(task.place.at("metric"), ": assigned_accuracy needs \"group\"");
     if (f.max_length < 8 || f.max_length > 32768) fail_usage(task.place.at("max_length"), ": expected 8 to 32768, found ", f.max_length);
     if (!(f.weight > 0)) fail_usage(task.place.at("weight"), ": expected more than 0, found ", f.weight);
     if (f.hashed.dev < 0 || f.hashed.test < 0 || f.hashed.dev + f.hashed.test >= 1)
@@ -171,6 +198,7 @@ Task read_task(const std::string& file, const std::string& data) {
     task.sources[1] = read_sources(f.dev, task, task.place.at("dev"));
     task.sources[2] = read_sources(f.test, task, task.place.at("test"));
     check_kind(task);
+    check_submission(task);
     return task;
 }
 
@@ -182,11 +210,11 @@ const std::vector<KindInfo>& kinds() {
         {Kind::classify, "classify", {"accuracy", "macro_f1"}, true, false},
         {Kind::regress, "regress", {"spearman", "pearson"}, false, false},
         {Kind::multiple_choice, "multiple_choice", {"accuracy", "assigned_accuracy"}, false, false},
-        {Kind::span, "span", {"exact_match", "f1"}, false, true},
+        {Kind::span, "span", {"exact_match", "f1", "span_accuracy"}, false, true},
         {Kind::entities, "entities", {"micro_f1", "macro_f1"}, true, true},
-        {Kind::relations, "relations", {"micro_f1"}, true, true},
-        {Kind::events, "events", {"micro_f1"}, true, true},
-        {Kind::rank, "rank", {"ndcg", "mrr"}, false, false},
+        {Kind::relations, "relations", {"micro_f1", "macro_f1"}, true, true},
+        {Kind::events, "events", {"micro_f1", "macro_f1"}, true, true},
+        {Kind::rank, "rank", {"ndcg", "mrr", "accuracy"}, false, false},
     };
     return all;
 }

@@ -115,6 +115,13 @@ struct HeadOptions {
 };
 BOOST_DESCRIBE_STRUCT(HeadOptions, (), (size))
 
+/// Answer files for a benchmark: written from the test part where the task has one (submission.hpp has the forms).
+struct Submission {
+    std::vector<std::string> files;  ///< of each source of `test`, in their order; empty: none is written
+    std::string form;                ///< labels, answers, choices or entities
+};
+BOOST_DESCRIBE_STRUCT(Submission, (), (files, form))
+
 struct TaskFile {
     std::string name;
     std::string kind;
@@ -149,12 +156,13 @@ struct TaskFile {
     bool corrupt = true;                   ///< masked_encode on training inputs (corrupt.hpp)
     bool guard = false;                    ///< texts of dev and test may stand in no task's training rows
     std::vector<std::string> texts;        ///< templates of these texts; empty: every piece
+    Submission submission;
     std::int64_t max_bad = 0;              ///< rows and marks of a split that do not fit; they are dropped and counted, one more is an error
 };
 BOOST_DESCRIBE_STRUCT(TaskFile, (),
                       (name, kind, about, reader, train, dev, test, hashed, filters, input, truncate, id, label, labels, mark, group, choices, choices_split,
                        answer, answer_is, pad_choices, pad_text, grades, answers, no_answer, entities, relations, max_length, windows, head, metric, weight,
-                       corrupt, guard, texts, max_bad))
+                       corrupt, guard, texts, submission, max_bad))
 
 enum class Split { train, dev, test };
 inline constexpr std::array splits{Split::train, Split::dev, Split::test};

@@ -120,6 +120,8 @@ bool is_nonspacing_mark(char32_t c) { return (category_bit(c) & U_GC_MN_MASK) !=
 
 int combining_class(char32_t c) { return u_getCombiningClass(icu(c)); }
 
+char32_t lower(char32_t c) { return static_cast<char32_t>(u_tolower(icu(c))); }
+
 std::u32string lower_and_decompose(char32_t c) {
     // U+0130 is the one character whose lower case is two: i and U+0307, a mark that the tokenizer deletes.
     const UChar32 lower = u_tolower(icu(c));

@@ -38,6 +38,8 @@ bool is_space(char32_t c);
 bool is_control(char32_t c);
 bool is_nonspacing_mark(char32_t c);  ///< category Mn
 int combining_class(char32_t c);
+/// The lower case where it is one character.
+char32_t lower(char32_t c);
 /// The full canonical decomposition of the lower case of one character. Greek capital sigma becomes U+03C3.
 std::u32string lower_and_decompose(char32_t c);
 /// Whether the capital sigma at text[at] ends a word (Unicode 3.13, Final_Sigma, as Python's str.lower() reads it).
