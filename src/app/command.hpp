@@ -69,11 +69,13 @@ int run_verify(const Invocation&, World&);
 int run_bench(const Invocation&, World&);
 int run_multitask(const Invocation&, World&);
 int run_multitask_check(const Invocation&, World&);
+int run_finetune(const Invocation&, World&);
 
 json::value build_vocab_defaults();
 json::value build_corpus_defaults();
 json::value pretrain_defaults();
 json::value bench_defaults();
 json::value multitask_defaults();
+json::value finetune_defaults();
 
 }  // namespace rf::app

@@ -2,25 +2,14 @@
 
 #include "comm/device_choice.hpp"
 #include "io/files.hpp"
-#include "optim/schedule.hpp"
-#include "train/pretrain.hpp"
+#include "train/run.hpp"
+#include "train/task_set.hpp"
 
 #include <algorithm>
 
 namespace rf::app {
 
 namespace fs = std::filesystem;
-
-namespace {
-
-/// The schedule's alpha at the step the checkpoint was written.
-double saved_alpha(const CheckpointMeta& meta, const ModelConfig& config) {
-    if (config.residual_mode != "alpha") return 1;
-    const json::value input = boost::json::parse(meta.input);
-    return Schedule(input.at("schedule").at("alpha"), {"checkpoint", "schedule.alpha"}).at(meta.step);
-}
-
-}  // namespace
 
 LoadedModel::LoadedModel(const Invocation& invocation, World& world)
     : device_(choose_device(world, invocation.option("device", "auto"))), grid_(world.communicator(), 1) {

@@ -34,7 +34,7 @@ void print_help(const Command& c, std::ostream& out) {
         << (c.restarts ? "  --restart             starts over in the output folder\n" : "")
         << (c.checks ? "  --check FILE...       reads these task files and all their rows, and reports\n" : "")
         << "\nExit codes: 0 done, 1 failed, 2 bad usage or input"
-        << (c.name == "pretrain" ? ", 75 stopped after a durable checkpoint (run it again)" : "") << ".\n";
+        << (c.restarts && c.name != "build-corpus" ? ", 75 stopped after a durable checkpoint (run it again)" : "") << ".\n";
 }
 
 const Command& find_command(const std::string& name) {
@@ -129,7 +129,10 @@ const std::vector<Command>& commands() {
         {"build-corpus", "[input.json]", "text, vocab.txt -> HDF5 corpus shards", {}, true, true, &run_build_corpus, &build_corpus_defaults},
         {"tokenize", "--vocab V", "lines on stdin -> a line of ids each", {"vocab"}, false, false, &run_tokenize, nullptr},
         {"pretrain", "[input.json] [--device cpu|cuda|auto]", "corpus, model -> checkpoints, results.h5", {"device"}, true, true, &run_pretrain, &pretrain_defaults},
-        {"multitask", "--check TASK.json... --set data=FOLDER --set vocab=V", "task files and their data -> a report", {}, true, false, &run_multitask, &multitask_defaults, true},
+        {"multitask", "[input.json] [--device cpu|cuda|auto] | --check TASK.json...", "checkpoint, task files, corpus -> checkpoints, results.h5", {"device"}, true, true,
+         &run_multitask, &multitask_defaults, true},
+        {"finetune", "[input.json] [--device cpu|cuda|auto]", "checkpoint, one task -> best checkpoint, metrics, predictions", {"device"}, true, true, &run_finetune,
+         &finetune_defaults},
         {"encode", "--checkpoint C --out F.h5 [--vocab V] [--dtype f32|bf16] [--device cpu|cuda|auto]", "lines on stdin -> hidden states", {"checkpoint", "vocab", "out", "dtype", "device"},
          false, false, &run_encode, nullptr},
         {"fill-mask", "--checkpoint C [--vocab V] [--top K] [--dtype f32|bf16] [--device cpu|cuda|auto]", "lines with [MASK] on stdin -> candidates",

@@ -38,11 +38,6 @@ std::vector<std::size_t> largest_first(const std::vector<tasks::Task>& all) {
 
 }  // namespace
 
-int run_multitask(const Invocation& invocation, World& world) {
-    if (!invocation.check) fail_usage("multitask checks task files: multitask --check TASK.json... --set data=FOLDER --set vocab=FILE");
-    return run_multitask_check(invocation, world);
-}
-
 int run_multitask_check(const Invocation& invocation, World& world) {
     if (world.communicator().size() > 1) fail_usage("multitask --check runs on one rank");
     if (invocation.positional.empty())
@@ -77,7 +72,5 @@ int run_multitask_check(const Invocation& invocation, World& world) {
               << " texts of guarded dev and test parts\n";
     return 0;
 }
-
-json::value multitask_defaults() { return defaults_of<CheckInput>(); }
 
 }  // namespace rf::app

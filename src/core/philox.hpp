@@ -13,7 +13,7 @@ using PhiloxCounter = std::array<std::uint32_t, 4>;
 using PhiloxKey = std::array<std::uint32_t, 2>;
 
 /// What a stream of draws is for; the top byte of the fourth counter word.
-enum class Purpose : std::uint32_t { dropout = 1, initialise = 2, mask = 3, replace = 4, order = 5, window = 6, corrupt = 7 };
+enum class Purpose : std::uint32_t { dropout = 1, initialise = 2, mask = 3, replace = 4, order = 5, window = 6, corrupt = 7, task = 8 };
 
 RF_HOST_DEVICE inline PhiloxCounter philox(PhiloxCounter c, PhiloxKey k) {
     constexpr std::uint32_t m0 = 0xD2511F53U, m1 = 0xCD9E8D57U, w0 = 0x9E3779B9U, w1 = 0xBB67AE85U;

@@ -226,7 +226,7 @@ void CheckpointWriter::write_index(const Job& job) const {
 void CheckpointWriter::retire(std::int64_t newest) const {
     std::int64_t kept = 0;
     for (const std::int64_t step : checkpoint_steps(folder_)) {
-        if (step > newest || ++kept <= keep_) continue;
+        if (step > newest || ++kept <= keep_ || step == protected_) continue;
         remove_checkpoint(checkpoint_path(folder_, step));
     }
 }

@@ -6,6 +6,7 @@
 
 #include "params/state.hpp"
 
+#include <atomic>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -40,6 +41,8 @@ public:
     void publish();
     /// Waits until what was started is durable. Throws the first rank's error on every rank; the folder stays .partial.
     void finish();
+    /// This step's checkpoint stays, whatever is newer; the one protected before no longer does.
+    void protect(std::int64_t step) { protected_ = step; }
     /// Steps whose checkpoint is on disk for good, for messages; rank 0 only.
     std::int64_t last_durable() const { return durable_; }
 
@@ -54,6 +57,7 @@ private:
     const ParamLayout& layout_;
     std::int64_t keep_;
     std::int64_t durable_ = -1;
+    std::atomic<std::int64_t> protected_ = -1;
     std::unique_ptr<Job> job_;
     std::thread thread_;
 };

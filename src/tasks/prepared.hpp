@@ -83,6 +83,9 @@ private:
     }
 };
 
+/// Some examples alone, in the order given.
+Prepared subset(const Prepared& all, std::span<const std::int64_t> examples);
+
 /// What preparation met in one split, for the report.
 struct Counts {
     std::int64_t rows = 0;       ///< read; dropped ones among them

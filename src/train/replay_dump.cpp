@@ -42,4 +42,68 @@ void ReplayDump::add(const std::vector<PackedBatch>& lanes, double lr, double al
     H5Fflush(file_, H5F_SCOPE_LOCAL);
 }
 
+void ReplayDump::name_task(const tasks::Task& task) {
+    if (file_ < 0) return;
+    const auto hold = h5::lock();
+    h5::set_attribute(file_, "kind", "finetune");
+    h5::set_attribute(file_, "task", task.file.name);
+    h5::set_attribute(file_, "head", task.file.kind);
+    h5::set_attribute(file_, "head_size", task.file.head.size);
+}
+
+std::string ReplayDump::add_sequences(const char* what, std::int64_t number, const tasks::LaneBatch& batch) {
+    char name[40];
+    std::snprintf(name, sizeof name, "%s-%08lld", what, static_cast<long long>(number));
+    const std::string group = name;
+    const tasks::LabelLists& labels = batch.labels;
+    h5::write_vector(file_, group + "/ids", batch.packed.ids, {"ids", "packed"});
+    h5::write_vector(file_, group + "/cu_seqlens", batch.packed.cu_seqlens, {"tokens", "first token of each sequence"});
+    h5::write_vector(file_, group + "/rows", labels.rows, {"tokens", "first token of each sequence"});
+    if (!labels.label.empty()) h5::write_vector(file_, group + "/label", labels.label, {"1", "right classes"});
+    if (labels.visible.empty()) return group;
+    const auto write = [&](const char* list, const std::vector<std::int32_t>& values, std::int64_t width, const char* about) {
+        h5::write(file_, group + list, view(values.data(), {static_cast<std::int64_t>(values.size()) / width, width}), {"tokens", about});
+    };
+    write("/cells", labels.cells, 3, "right cells: type, start, end");
+    h5::write_vector(file_, group + "/cell_begin", labels.cell_begin, {"cells", "first cell of each sequence"});
+    write("/visible", labels.visible, 2, "tokens that may be ends of a cell");
+    return group;
+}
+
+void ReplayDump::add_task(const std::vector<tasks::LaneBatch>& lanes, double lr, double alpha, double loss) {
+    if (file_ < 0) return;
+    const auto hold = h5::lock();
+    tasks::LaneBatch all = lanes.front();
+    for (std::size_t i = 1; i < lanes.size(); ++i) {
+        const tasks::LaneBatch& lane = lanes[i];
+        const auto base = static_cast<std::int32_t>(all.packed.ids.size()), cells = static_cast<std::int32_t>(all.labels.cells.size() / 3);
+        const auto append = [](std::vector<std::int32_t>& to, const std::vector<std::int32_t>& from, std::int32_t more, std::size_t skip = 0) {
+            for (std::size_t k = skip; k < from.size(); ++k) to.push_back(from[k] + more);
+        };
+        append(all.packed.ids, lane.packed.ids, 0);
+        append(all.packed.cu_seqlens, lane.packed.cu_seqlens, base, 1);
+        append(all.labels.rows, lane.labels.rows, base);
+        append(all.labels.label, lane.labels.label, 0);
+        append(all.labels.cells, lane.labels.cells, 0);
+        append(all.labels.cell_begin, lane.labels.cell_begin, cells, 1);
+        append(all.labels.visible, lane.labels.visible, 0);
+    }
+    const std::string group = add_sequences("update", ++next_, all);
+    const h5::Group g(h5::check(H5Gopen2(file_, group.c_str(), H5P_DEFAULT), group));
+    h5::set_attribute(g, "lr", lr);
+    h5::set_attribute(g, "alpha", alpha);
+    h5::set_attribute(g, "loss", loss);
+    H5Fflush(file_, H5F_SCOPE_LOCAL);
+}
+
+void ReplayDump::add_dev(const tasks::LaneBatch& batch, const std::vector<std::uint16_t>& characters) {
+    if (file_ < 0) return;
+    const auto hold = h5::lock();
+    const std::string group = add_sequences("dev", ++next_dev_, batch);
+    if (!characters.empty()) {
+        const std::vector<std::int64_t> wide(characters.begin(), characters.end());
+        h5::write(file_, group + "/characters", view(wide.data(), {static_cast<std::int64_t>(wide.size()) / 2, 2}), {"characters", "of each token"});
+    }
+}
+
 }  // namespace rf

@@ -252,7 +252,7 @@ int Run::go() {
                       model_->arena().peak_bytes() >> 20, " MiB");
         if (judge) evaluate(step);
         const bool over = !last && is_over(step);
-        if (save || over) checkpoint(step);
+        if (save || over || protected_ == step) checkpoint(step);
         if (results_ && writer_->local_state() != CheckpointWriter::State::busy) results_->flush(false);
         if (over) break;
         if (stop && step < steps) {

@@ -114,6 +114,11 @@ protected:
 
     double lr_at(std::int64_t step) const { return setup_.input.optimizer.lr * lr_.at(step); }
     double alpha_at(std::int64_t step) const { return config_.residual_mode == "alpha" ? alpha_.at(step) : 1; }
+    /// Keeps the checkpoint of this step, whatever is newer.
+    void protect(std::int64_t step) {
+        protected_ = step;
+        writer_->protect(step);
+    }
     Results* results() { return results_.get(); }
     std::int64_t first() const { return first_; }
     const std::filesystem::path& folder() const { return folder_; }
@@ -144,6 +149,7 @@ private:
     std::unique_ptr<CheckpointWriter> writer_;
     std::unique_ptr<Results> results_;
     std::int64_t first_ = 0;  ///< updates done when this run began
+    std::int64_t protected_ = -1;
     double rate_ = 0;         ///< smoothed seconds per update, for the ETA
     double last_ = 0;         ///< when the last update was done
 };
