@@ -127,6 +127,8 @@ void print_line(std::ostream& out, const value& v) {
             print_line(out, item);
         }
         out << ']';
+    } else if (v.is_double() && !std::isfinite(v.as_double())) {
+        out << "null";
     } else {
         print_scalar(out, v);
     }

@@ -21,8 +21,9 @@ using namespace rf::tasks;
 
 void score_pairs() {
     const std::string text{std::istreambuf_iterator<char>(std::cin), {}};
+    const json::value pairs = json::parse(text, "stdin");
     boost::json::array out;
-    for (const json::value& pair : json::parse(text, "stdin").as_array()) {
+    for (const json::value& pair : pairs.as_array()) {
         const auto right = boost::json::value_to<std::vector<std::string>>(pair.at(1));
         const CmrcScore score = cmrc_score(std::string_view(pair.at(0).as_string()), right);
         out.push_back(boost::json::array{score.exact_match, score.f1});
