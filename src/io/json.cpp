@@ -127,6 +127,10 @@ void print_line(std::ostream& out, const value& v) {
             print_line(out, item);
         }
         out << ']';
+    } else if (v.is_double() && !std::isfinite(v.as_double())) {
+        out << "null";
+    } else if (v.is_double() && std::nearbyint(v.as_double()) == v.as_double() && std::abs(v.as_double()) < 1e15) {
+        out << static_cast<std::int64_t>(v.as_double());
     } else {
         print_scalar(out, v);
     }

@@ -25,7 +25,8 @@ value parse_file(const std::string& path);
 value parse(std::string_view text, const std::string& name);
 /// Two spaces of indentation, one key a line.
 std::string pretty(const value& v);
-/// One line without its end, a blank after every comma and colon, as Python's json.dumps writes it; text as UTF-8.
+/// One line without its end, a blank after every comma and colon, as Python's json.dumps writes it; text as UTF-8, null for what is
+/// no finite number.
 std::string line(const value& v);
 
 /// Applies `key.path=text`: the text is taken as JSON where it parses as JSON, else as a string.

@@ -25,7 +25,7 @@ std::u32string plain(std::string_view text) {
     return out;
 }
 
-bool is_digit(char32_t c) { return c >= U'0' && c <= U'9'; }
+bool is_digit(char32_t c) { return (c >= U'0' && c <= U'9') || (c >= U'０' && c <= U'９'); }
 
 /// Splits a clitic or a closing quote off the end of a word.
 void put_word(std::u32string word, std::vector<std::u32string>& out) {
@@ -41,15 +41,18 @@ void put_word(std::u32string word, std::vector<std::u32string>& out) {
 
 /// The words of a stretch without Chinese characters.
 void split_words(std::u32string_view text, std::vector<std::u32string>& out) {
-    constexpr std::u32string_view alone = U";@#$%&?!()[]{}<>\"«»‘„", closing = U")]}>\"'» ";
+    constexpr std::u32string_view alone = U";@#$%&?!()[]{}<>\"«»‘„", closing = U")]}>\"'»";
     std::u32string word;
+    const auto is_last = [&](std::size_t i) {
+        return std::all_of(text.begin() + static_cast<std::ptrdiff_t>(i) + 1, text.end(), [&](char32_t c) { return is_blank(c) || closing.find(c) != closing.npos; });
+    };
     const auto single = [&](std::u32string_view what) { put_word(std::exchange(word, {}), out), out.emplace_back(what); };
     for (std::size_t i = 0; i < text.size(); ++i) {
         const char32_t c = text[i];
         const std::size_t dots = std::min(text.find_first_not_of(U'.', i), text.size()) - i;
         if (is_blank(c)) put_word(std::exchange(word, {}), out);
         else if (dots > 1) single(text.substr(i, dots)), i += dots - 1;
-        else if (dots == 1 && i > 0 && text.find_first_not_of(closing, i + 1) == std::u32string_view::npos) single(text.substr(i, 1));
+        else if (dots == 1 && i > 0 && is_last(i)) single(text.substr(i, 1));
         else if (alone.find(c) != std::u32string_view::npos) single(text.substr(i, 1));
         else if (c == U',' && (i + 1 == text.size() || !is_digit(text[i + 1]))) single(text.substr(i, 1));
         else word += c;

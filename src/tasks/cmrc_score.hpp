@@ -17,6 +17,7 @@ CmrcScore cmrc_score(std::string_view answer, const std::vector<std::string>& ri
 /// What F1 counts: every Chinese character (U+4E00 to U+9FA5) and the words between them, in lower case, punctuation taken out before. Words
 /// are those of the Penn Treebank's rules, by which the script splits them: at white space; brackets, quotes and ;@#$%&?! alone; a comma
 /// alone unless a digit follows; two or more dots alone, and one at the end; 's 'm 'd 'll 're 've n't and a last ' apart from their word.
+/// (Against NLTK 3.10: 9636 of the 9657 right answers of the dev part give the same segments, the rest mostly by how quotes are written.)
 std::vector<std::u32string> cmrc_segments(std::string_view text);
 
 }  // namespace rf::tasks

@@ -4,6 +4,8 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include <limits>
+
 using namespace rf;
 using test::refusal;
 
@@ -129,4 +131,10 @@ BOOST_AUTO_TEST_CASE(set_replaces_one_value_and_keeps_the_others) {
 BOOST_AUTO_TEST_CASE(set_refuses_what_is_no_assignment) {
     json::value v = boost::json::object{};
     for (const char* bad : {"steps", "=3", "a..b=3", ".a=3"}) RF_TEST_HOLDS(refusal([&] { json::set(v, bad); }), std::string("--set ") + bad);
+}
+
+BOOST_AUTO_TEST_CASE(a_line_is_read_back_by_anyone) {
+    const std::string text = R"({"a": [1, 0.1, -3, {"b": "一\"\n"}, [], {}], "c": null, "d": true, "e": 1e-07})";
+    BOOST_TEST(json::line(json::parse(text, "x")) == text);
+    BOOST_TEST(json::line(json::value{std::numeric_limits<double>::quiet_NaN(), 0.5, 2000.0, -1e30}) == "[null, 0.5, 2000, -1e+30]");
 }
