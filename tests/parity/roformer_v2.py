@@ -63,16 +63,19 @@ def loss_of(logits, targets):
     return torch.nn.functional.cross_entropy(logits, targets, reduction="sum") / (len(targets) + 1e-7)
 
 
+def tensors_of(weights):
+    """(weight, part) of every tensor that an optimizer takes by itself: query, key and value are three."""
+    return [(weight, part) for name, weight in weights.items() for part in (range(3) if name.endswith("qkv") else [...])]
+
+
 class Lamb:
-    """The recipe's LAMB: no bias correction, decay on every tensor, trust ratio |p| / |update| without limits. Query, key
-    and value are tensors of their own. A tensor whose gradient is exactly zero is left alone (the program's default)."""
+    """The recipe's LAMB: no bias correction, decay on every tensor, trust ratio |p| / |update| without limits. A tensor whose
+    gradient is exactly zero is left alone (the program's default)."""
 
     def __init__(self, weights, beta1=0.9, beta2=0.999, epsilon=1e-6, weight_decay=0.01):
         self.beta1, self.beta2, self.epsilon, self.weight_decay = beta1, beta2, epsilon, weight_decay
-        self.tensors = []
-        for name, weight in weights.items():
-            for part in range(3) if name.endswith("qkv") else [...]:
-                self.tensors.append((weight, part, torch.zeros_like(weight.detach()[part]), torch.zeros_like(weight.detach()[part])))
+        self.tensors = [(weight, part, torch.zeros_like(weight.detach()[part]), torch.zeros_like(weight.detach()[part]))
+                        for weight, part in tensors_of(weights)]
 
     @torch.no_grad()
     def step(self, lr):
