@@ -26,6 +26,9 @@ public:
     /// [S, outputs] (of `choices` and scores [S, 1]) in the accumulator dtype, from the arena.
     Tensor logits(const StepContext& step, const ParamView& weights, const ConstTensor& x, const ConstTensor& rows) const;
     Outputs outputs(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels& labels) const override;
+    bool fits(const HeadLabels& labels) const override {
+        return spec_.loss != DenseLoss::choices || labels.rows.shape[0] == labels.label.shape[0] * spec_.outputs;
+    }
 
 protected:
     void run(const StepContext& step, const ParamView& weights, const ParamView* grads, const ConstTensor& x, const HeadLabels& labels, const Scalar& factor,

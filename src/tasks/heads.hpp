@@ -41,6 +41,8 @@ public:
 
     /// What it says of the batch's sequences; labels are not read. Waits for the stream.
     virtual Outputs outputs(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels& labels) const = 0;
+    /// Whether the loss is defined for these examples: a multiple choice has one for examples of as many choices as those it was made for.
+    virtual bool fits(const HeadLabels&) const { return true; }
     /// Size of the vectors that `labels.rotary` has angles for; 0: it needs none.
     virtual std::int64_t rotary_size() const { return 0; }
 

@@ -7,15 +7,13 @@ namespace rf::tasks {
 std::int64_t choices_of(const Task& task, const PreparedTask& prepared) {
     if (task.kind != Kind::multiple_choice) return 0;
     std::int64_t choices = 0;
-    for (const Split split : splits) {
-        const Prepared& p = prepared[split];
-        for (std::size_t e = 0; e + 1 < p.example_begin.size(); ++e) {
-            const std::int64_t n = p.example_begin[e + 1] - p.example_begin[e];
-            if (choices == 0) choices = n;
-            if (n != choices)
-                fail_usage(task.place.at("pad_choices"), ": example \"", p.id[static_cast<std::int64_t>(e)], "\" of ", name(split), " has ", n,
-                           " choices, others have ", choices, "; fill them up with pad_choices");
-        }
+    const Prepared& p = prepared[Split::train];
+    for (std::size_t e = 0; e + 1 < p.example_begin.size(); ++e) {
+        const std::int64_t n = p.example_begin[e + 1] - p.example_begin[e];
+        if (choices == 0) choices = n;
+        if (n != choices)
+            fail_usage(task.place.at("pad_choices"), ": example \"", p.id[static_cast<std::int64_t>(e)], "\" of train has ", n, " choices, others have ", choices,
+                       "; fill them up with pad_choices");
     }
     return choices;
 }

@@ -37,7 +37,8 @@ struct LaneBatch {
     std::int64_t counted() const { return head == mlm_head ? static_cast<std::int64_t>(packed.targets.size()) : labels.counted; }
 };
 
-/// Sequences an example must have for its head, where the kind asks for the same number of each: those of a multiple choice; else 0.
+/// Sequences that training examples have, where the kind asks for the same number of each: those of a multiple choice; else 0. Examples
+/// of dev and test may have others.
 std::int64_t choices_of(const Task& task, const PreparedTask& prepared);
 
 /// Puts sequences of one task into a batch.

@@ -176,17 +176,19 @@ HeadSums EncoderModel::evaluate(const tasks::LaneBatch& batch, double alpha, tas
     Encoder::Saved saved;
     const Tensor x = encoder_.forward(step, state_.weights(), saved), sums = sums_.tensor({2}, Dtype::f64);
     fill_zero(stream_, sums);
+    std::int64_t counted = batch.counted();
     if (batch.head == tasks::mlm_head) {
         mlm_.evaluate(step, state_.weights(), x, batch_.targets(), sums);
     } else {
         const tasks::TaskHead& head = *heads_[static_cast<std::size_t>(batch.head)];
         const tasks::HeadLabels labels = labels_of(batch_);
-        head.evaluate(step, state_.weights(), x, labels, sums);
+        if (head.fits(labels)) head.evaluate(step, state_.weights(), x, labels, sums);
+        else counted = 0;
         if (outputs) *outputs = head.outputs(step, state_.weights(), x, labels);
     }
     double host[2];
     download(stream_, sums, host);
-    return {.loss = host[0], .count = batch.counted(), .correct = static_cast<std::int64_t>(host[1])};
+    return {.loss = host[0], .count = counted, .correct = static_cast<std::int64_t>(host[1])};
 }
 
 std::vector<float> EncoderModel::to_host(const Tensor& t) {

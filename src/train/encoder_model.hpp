@@ -66,7 +66,8 @@ public:
     /// it is not called for the last buckets to be complete.
     void forward_backward(const tasks::LaneBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums,
                           const Complete& complete = {});
-    /// Forward and loss without dropout. Of a task `outputs` (where given) gets what its head says.
+    /// Forward and loss without dropout; nothing is counted where the head has no loss for such examples. Of a task `outputs` (where given)
+    /// gets what its head says.
     HeadSums evaluate(const tasks::LaneBatch& batch, double alpha, tasks::Outputs* outputs = nullptr);
     /// Trust-ratio groups of what all heads share: the encoder's.
     std::int64_t shared_groups() const { return shared_groups_; }

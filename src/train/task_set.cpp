@@ -40,12 +40,13 @@ void draw(tasks::Prepared& part, std::int64_t limit) {
     part = tasks::subset(part, drawn);
 }
 
-/// First examples of groups, and their number.
-std::vector<std::int64_t> groups_of(const tasks::Prepared& prepared) {
+/// First examples of groups, and the number of all. Choices of one group are of one number.
+std::vector<std::int64_t> groups_of(const tasks::Task& task, const tasks::Prepared& prepared) {
     std::vector<std::int64_t> first{0};
     const auto token_of = [&](std::int64_t example) { return prepared.sequence_begin[static_cast<std::size_t>(prepared.example_begin[static_cast<std::size_t>(example)])]; };
+    const auto sequences = [&](std::int64_t example) { return prepared.example_begin[static_cast<std::size_t>(example) + 1] - prepared.example_begin[static_cast<std::size_t>(example)]; };
     for (std::int64_t e = 1; e < prepared.examples(); ++e)
-        if (token_of(e + 1) - token_of(first.back()) > group_tokens) first.push_back(e);
+        if (token_of(e + 1) - token_of(first.back()) > group_tokens || (task.kind == tasks::Kind::multiple_choice && sequences(e) != sequences(e - 1))) first.push_back(e);
     if (prepared.examples() > 0) first.push_back(prepared.examples());
     return first;
 }
@@ -104,7 +105,7 @@ std::vector<EncoderModel::Head> heads_of(const std::vector<TaskData>& all) {
 }
 
 Judged judge(EncoderModel& model, ParallelGrid& grid, const tasks::Task& task, const tasks::Prepared& prepared, int head, double alpha) {
-    const std::vector<std::int64_t> first = groups_of(prepared);
+    const std::vector<std::int64_t> first = groups_of(task, prepared);
     const std::int64_t groups = static_cast<std::int64_t>(first.size()) - 1;
     const tasks::LaneBatchMaker maker(task, prepared, head);
     std::vector<double> sums(static_cast<std::size_t>(std::max<std::int64_t>(groups, 1) * 2), 0);
