@@ -70,6 +70,8 @@ int run_bench(const Invocation&, World&);
 int run_multitask(const Invocation&, World&);
 int run_multitask_check(const Invocation&, World&);
 int run_finetune(const Invocation&, World&);
+int run_clue(const Invocation&, World&);
+int run_predict(const Invocation&, World&);
 
 json::value build_vocab_defaults();
 json::value build_corpus_defaults();
@@ -77,5 +79,6 @@ json::value pretrain_defaults();
 json::value bench_defaults();
 json::value multitask_defaults();
 json::value finetune_defaults();
+json::value clue_defaults();
 
 }  // namespace rf::app

@@ -11,7 +11,7 @@ namespace rf::app {
 
 namespace fs = std::filesystem;
 
-LoadedModel::LoadedModel(const Invocation& invocation, World& world)
+LoadedModel::LoadedModel(const Invocation& invocation, World& world, bool with_task)
     : device_(choose_device(world, invocation.option("device", "auto"))), grid_(world.communicator(), 1) {
     share_cores(world, 0);
     const fs::path path = find_checkpoint(invocation.need("checkpoint"), "--checkpoint");
@@ -25,8 +25,16 @@ LoadedModel::LoadedModel(const Invocation& invocation, World& world)
     tokenizer_ = std::make_unique<Tokenizer>(*vocab_);
     const Dtype dtype = resolve_dtype(invocation.option("dtype", "auto"), {"--dtype", ""});
     alpha_ = saved_alpha(meta, config);
-    model_ = std::make_unique<EncoderModel>(config, grid_, EncoderModel::Options{.device = device_,
-                                                                    .dtype = dtype, .max_length = longest_line, .seed = 0});
+    std::vector<EncoderModel::Head> heads;
+    std::int64_t longest = longest_line;
+    if (with_task) {
+        const json::value input = boost::json::parse(meta.input);
+        const auto* file = input.as_object().if_contains("task_file");
+        if (!file) fail_usage("--checkpoint ", path.string(), ": was not fine-tuned on a task");
+        heads.push_back({tasks::stored_task(*file, input.at("task_labels"), {path.string(), ""}), input.at("task_choices").as_int64()});
+        longest = heads.front().task.file.max_length;
+    }
+    model_ = std::make_unique<EncoderModel>(config, grid_, EncoderModel::Options{.device = device_, .dtype = dtype, .max_length = longest, .seed = 0}, std::move(heads));
     model_->load(path);
 }
 

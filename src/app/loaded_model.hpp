@@ -13,8 +13,8 @@ namespace rf::app {
 class LoadedModel {
 public:
     /// Options --checkpoint (a checkpoint, or an output folder: its newest) and, optionally, --vocab (else the
-    /// vocabulary kept in the checkpoint) and --dtype.
-    LoadedModel(const Invocation& invocation, World& world);
+    /// vocabulary kept in the checkpoint) and --dtype. `with_task`: with the head it was fine-tuned for; a UsageError where there is none.
+    LoadedModel(const Invocation& invocation, World& world, bool with_task = false);
 
     const Vocabulary& vocab() const { return *vocab_; }
     const Tokenizer& tokenizer() const { return *tokenizer_; }
@@ -22,6 +22,8 @@ public:
     ParallelGrid& grid() { return grid_; }
     /// Residual weight the checkpoint was saved with.
     double alpha() const { return alpha_; }
+
+    const tasks::Task& task() const { return model_->heads().front().task; }
 
 private:
     Device device_;  ///< chosen before the ranks are split into groups

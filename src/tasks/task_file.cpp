@@ -247,4 +247,15 @@ std::vector<Task> read_tasks(const std::vector<std::string>& files, const std::s
     return tasks;
 }
 
+Task stored_task(const json::value& file, const json::value& labels, const json::Place& place) {
+    Task task;
+    task.place = place;
+    json::read(file, task.file, place.at("task_file"));
+    json::read(labels, task.labels, place.at("task_labels"));
+    const auto kind = std::find_if(kinds().begin(), kinds().end(), [&](const KindInfo& k) { return k.name == task.file.kind; });
+    if (kind == kinds().end()) fail_usage(place.at("task_file.kind"), ": unknown kind \"", task.file.kind, '"');
+    task.kind = kind->kind;
+    return task;
+}
+
 }  // namespace rf::tasks

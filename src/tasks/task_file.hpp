@@ -187,6 +187,9 @@ struct Task {
     bool cell_is_ordered(std::int64_t type) const;
 };
 
+/// The task that a checkpoint was made for, without its data: file and labels as they were stored.
+Task stored_task(const json::value& file, const json::value& labels, const json::Place& place);
+
 /// Reads task files. `data`: the folder their paths start from; empty: the folder of each file. Errors are UsageErrors with file and
 /// key: unknown key, kind, metric or format, a file that is absent, two tasks of one name.
 std::vector<Task> read_tasks(const std::vector<std::string>& files, const std::string& data);
