@@ -34,6 +34,17 @@ NARROW = {
     "judge_gradient": "one block",
     "update_rates": "one number a group",
     "adafactor_rates": "one number a group",
+    "add_bias": "outputs of a task's head: a few numbers a sequence",
+    "add_bias_backward": "as add_bias",
+    "score_loss": "one number a sequence",
+    "vectors": "turns pairs of channels; rows of a head's size",
+    "vectors_backward": "as vectors",
+    "pair_rows": "a vector stays in registers; bound by arithmetic",
+    "pair_vectors_gradient": "as pair_rows",
+    "pair_bias_gradient": "as pair_rows",
+    "pair_cells": "as pair_rows",
+    "pair_stats": "four numbers a sequence and type",
+    "pair_sums": "as pair_stats",
 }
 # Which template argument (from 0) says that rows are whole packs.
 WHOLE_ARGUMENT = {"add_norm": 2, "add_norm_backward": 2, "embedding": 1, "embedding_pieces": 1, "embedding_join": 1, "segment_blocks": 1,
