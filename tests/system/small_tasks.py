@@ -63,7 +63,7 @@ def rank(rng):
 KINDS = {f.__name__: f for f in (classify, pair, span, entities, multiple_choice, regress, rank)}
 
 
-def write_task(kind, name=None, **more):
+def write_task(kind, name=None, /, **more):
     """NAME.json and NAME.jsonl in the current folder, and vocab.txt; returns the name of the task file. `more`: keys of the task file."""
     name = name or kind
     rng = random.Random(f"{kind} {name}")
