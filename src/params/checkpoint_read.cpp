@@ -36,8 +36,6 @@ Shape shape_of(hid_t set) {
 /// Reads rows [first, first + out.shape[0]) of this tensor rank's part of a logical tensor.
 void read_rows(hid_t file, const std::string& name, const ParamEntry& entry, std::int64_t first, const Tensor& out) {
     const h5::Dataset set(h5::check(H5Dopen2(file, name.c_str(), H5P_DEFAULT), name));
-    if (const Shape found = shape_of(set); found != entry.spec.shape)
-        fail_usage("checkpoint tensor ", name, " has shape ", found, ", the model's is ", entry.spec.shape);
     const h5::Dataspace space(h5::check(H5Dget_space(set), name));
     hsize_t start[Shape::max_rank] = {}, count[Shape::max_rank] = {};
     for (int i = 0; i < entry.local.rank; ++i) count[i] = static_cast<hsize_t>(out.shape[i]);
@@ -140,6 +138,10 @@ bool read_checkpoint(const fs::path& checkpoint, const Stream& stream, const Par
         const bool there = h5::exists(file, entry.spec.name);
         if (!there && !optional.empty() && entry.spec.name.starts_with(optional)) continue;
         if (!there) fail_usage(checkpoint.string(), ": tensor ", entry.spec.name, " is missing");
+        // Every rank looks at all tensors, so that all meet the same trouble.
+        const h5::Dataset set(h5::check(H5Dopen2(file, entry.spec.name.c_str(), H5P_DEFAULT), entry.spec.name));
+        if (const Shape found = shape_of(set); found != entry.spec.shape)
+            fail_usage(checkpoint.string(), ": tensor ", entry.spec.name, " has shape ", found, ", the model's is ", entry.spec.shape);
         for (int b = 0; b < state.shards().buckets(); ++b) {
             const Range piece = state.shards().piece(b, state.data_rank());
             const Range own{std::max(piece.begin, entry.offset), std::min(piece.end, entry.offset + entry.local.count())};

@@ -57,6 +57,7 @@ const std::vector<Column> train_columns = {
 };
 
 constexpr const char* evaluations = "evaluations.json";
+constexpr const char* run_figures = "metrics.json";
 
 /// What all runs of a command share.
 struct Subject {
@@ -66,13 +67,33 @@ struct Subject {
     ModelConfig config;
     std::unique_ptr<Vocabulary> vocab;
     TaskData data;
+    json::value start = nullptr;  ///< the run and step that the weights come from
     const tasks::Prepared& part(tasks::Split split) const { return data.prepared[split]; }
+    /// What may not change between the starts of one of the runs.
+    json::value identity(double lr, std::int64_t seed) const;
 };
+
+std::string text_digest(const std::string& text) { return digest(text.data(), static_cast<std::int64_t>(text.size())); }
+
+json::value Subject::identity(double lr, std::int64_t seed) const {
+    OptimizerConfig optimizer = in.optimizer;
+    optimizer.lr = lr;
+    return boost::json::object{{"model", json::write(config)},
+                               {"start", start},
+                               {"vocab", vocab->digest()},
+                               {"task", text_digest(boost::json::serialize(json::write(data.task.file)))},
+                               {"seed", seed},
+                               {"epochs", in.epochs},
+                               {"batch", json::write(in.batch)},
+                               {"corrupt", in.corrupt},
+                               {"optimizer", json::write(optimizer)},
+                               {"limit", json::write(in.limit)}};
+}
 
 /// One seed and learning rate.
 class Finetuning final : public Run {
 public:
-    Finetuning(const Subject& subject, Ranks& ranks, const fs::path& folder, double lr, std::int64_t seed, bool restart);
+    Finetuning(const Subject& subject, Ranks& ranks, const fs::path& folder, double lr, std::int64_t seed);
     /// Best dev figures so far, and the update they are of.
     const std::vector<tasks::Metric>& best() const { return best_; }
     std::int64_t best_step() const { return best_step_; }
@@ -101,7 +122,7 @@ private:
     std::unique_ptr<ReplayDump> dump_;
 };
 
-Finetuning::Finetuning(const Subject& subject, Ranks& ranks, const fs::path& folder, double lr, std::int64_t seed, bool restart) : Run(ranks), subject_(subject) {
+Finetuning::Finetuning(const Subject& subject, Ranks& ranks, const fs::path& folder, double lr, std::int64_t seed) : Run(ranks), subject_(subject) {
     FinetuneInput in = subject.in;
     in.output = folder.string();
     in.optimizer.lr = lr;
@@ -124,21 +145,12 @@ Finetuning::Finetuning(const Subject& subject, Ranks& ranks, const fs::path& fol
     whole.as_object()["task_file"] = json::write(subject.data.task.file);
     whole.as_object()["task_labels"] = json::write(subject.data.task.labels);
     whole.as_object()["task_choices"] = subject.data.choices;
-    const std::string file = boost::json::serialize(json::write(subject.data.task.file));
-    const json::value identity = boost::json::object{{"model", json::write(config_)},
-                                                     {"vocab", vocab.digest()},
-                                                     {"task", digest(file.data(), static_cast<std::int64_t>(file.size()))},
-                                                     {"seed", seed},
-                                                     {"epochs", in.epochs},
-                                                     {"batch", json::write(in.batch)},
-                                                     {"optimizer", json::write(in.optimizer)},
-                                                     {"limit", json::write(in.limit)}};
     in.keep = 1;
     const std::int64_t own = in.checkpoint_every;
     in.checkpoint_every = std::min(own, steps_of_epoch_);
     open({.command = "finetune", .input = in, .whole = whole, .place = subject.place, .steps = in.epochs * steps_of_epoch_, .eval_every = steps_of_epoch_,
-          .identity = identity, .vocab = subject.vocab_text, .samples_of_update = in.batch.sequences},
-         restart, in.checkpoint);
+          .identity = subject.identity(lr, seed), .vocab = subject.vocab_text, .samples_of_update = in.batch.sequences},
+         false, in.checkpoint);
     dump_ = std::make_unique<ReplayDump>(in.dump_batches > 0 && first() == 0 ? (folder / "replay.h5").string() : "", grid_, model_->stream(), model_->state());
     dump_->name_task(subject.data.task);
     if (!dump_->is_open()) return;
@@ -159,7 +171,7 @@ void Finetuning::introduce() {
               " test examples; one epoch is ", steps_of_epoch_, " updates");
     // What an earlier start of this run has seen, so far as it was kept.
     std::string text;
-    if (grid_.world.rank() == 0 && first() > 0) text = read_file(folder() / evaluations);
+    if (grid_.world.rank() == 0 && first() > 0 && fs::exists(folder() / evaluations)) text = read_file(folder() / evaluations);
     grid_.world.broadcast(text, 0);
     if (text.empty()) return;
     const json::value list = boost::json::parse(text);
@@ -198,6 +210,8 @@ void Finetuning::note(std::int64_t step, const std::vector<tasks::Metric>& metri
 void Finetuning::evaluate(std::int64_t step) {
     if (step == 0) return;
     const Judged judged = judge(*model_, grid_, subject_.data.task, subject_.part(tasks::Split::dev), 0, alpha_at(step));
+    if (std::isnan(judged.metrics[0].value))
+        fail_usage(subject_.data.task.place.at("dev"), ": fine-tuning chooses the best epoch by a dev part, and of this one no answer is known");
     note(step, judged.metrics);
     boost::json::array metrics;
     for (const tasks::Metric& metric : judged.metrics) metrics.push_back({{"name", metric.name}, {"value", std::isfinite(metric.value) ? metric.value : 0.0}});
@@ -243,14 +257,27 @@ json::value figures_of(const std::vector<tasks::Metric>& metrics) {
     return out;
 }
 
-/// A run to its end, unless it has ended before; absent where it was told to stop.
-std::optional<RunFigures> one_run(const Subject& subject, Ranks& ranks, double lr, std::int64_t seed, bool restart) {
-    const fs::path folder = fs::path(subject.in.output) / "runs" / name_of_run(lr, seed), done = folder / "metrics.json";
-    std::string text;
-    if (ranks.grid.world.rank() == 0 && !restart && fs::exists(done)) text = read_file(done);
+/// The figures of a run that is done, as text; empty where it is not. One of other settings is refused, as a run under way is.
+std::string figures_before(const Subject& subject, Ranks& ranks, const fs::path& folder, double lr, std::int64_t seed) {
+    std::string text, other;
+    if (ranks.grid.world.rank() == 0 && fs::exists(folder / run_figures)) {
+        text = read_file(folder / run_figures);
+        const json::value here = boost::json::parse(json::pretty(subject.identity(lr, seed)));  // as a file gives it back
+        other = difference(json::parse_file(folder / "run.json").at("identity"), here);
+    }
     ranks.grid.world.broadcast(text, 0);
+    ranks.grid.world.broadcast(other, 0);
+    if (!other.empty())
+        fail_usage(subject.place.at("output"), ": ", folder.string(), " holds another run (", other, "); choose another folder, or --restart to begin anew");
+    return text;
+}
+
+/// A run to its end, unless it has ended before; absent where it was told to stop.
+std::optional<RunFigures> one_run(const Subject& subject, Ranks& ranks, double lr, std::int64_t seed) {
+    const fs::path folder = fs::path(subject.in.output) / "runs" / name_of_run(lr, seed), done = folder / run_figures;
+    std::string text = figures_before(subject, ranks, folder, lr, seed);
     if (text.empty()) {
-        Finetuning run(subject, ranks, folder, lr, seed, restart);
+        Finetuning run(subject, ranks, folder, lr, seed);
         if (run.go() != 0) return {};
         const RunFigures figures{lr, seed, run.best_step() / run.steps_of_epoch(), run.best_step(), figures_of(run.best())};
         text = json::pretty(json::write(figures));
@@ -331,12 +358,21 @@ void write_outcome(const Subject& subject, Ranks& ranks, const std::vector<RunFi
     write_file_atomically(folder / "metrics.json", json::pretty(text));
 }
 
-/// Puts the best weights where they are looked for and drops the other runs' checkpoints; on rank 0.
+/// --restart: nothing that earlier runs left may be taken for a part of the new ones; on rank 0.
+void clear(const fs::path& output) {
+    for (const char* name : {"runs", "checkpoints", "submission", "results.h5", "metrics.json"}) fs::remove_all(output / name);
+}
+
+/// Puts the best weights where they are looked for, in place of those that were best before more runs were asked for, and drops the other
+/// runs' checkpoints; on rank 0.
 void keep_best(const fs::path& output, const std::vector<RunFigures>& runs, const RunFigures& best) {
     const fs::path from = checkpoint_path(output / "runs" / name_of_run(best.learning_rate, best.seed) / "checkpoints", best.step);
     const fs::path to = checkpoint_path(output / "checkpoints", best.step);
-    fs::create_directories(output / "checkpoints");
-    if (!fs::exists(to)) rename_durably(from, to);
+    if (fs::exists(from)) {
+        fs::remove_all(output / "checkpoints");
+        fs::create_directories(output / "checkpoints");
+        rename_durably(from, to);
+    }
     for (const RunFigures& run : runs) fs::remove_all(output / "runs" / name_of_run(run.learning_rate, run.seed) / "checkpoints");
 }
 
@@ -354,6 +390,7 @@ Subject read_subject(FinetuneInput in, const json::Place& place, Ranks& ranks) {
     if (subject.vocab->size() > subject.config.vocab_size)
         fail_usage(place.at("model.vocab_size"), ": ", subject.config.vocab_size, " rows are too few for the ", subject.vocab->size(), " entries of the vocabulary");
     if (input.schedule.alpha.is_null()) input.schedule.alpha = boost::json::array{boost::json::array{0, meta ? saved_alpha(*meta, subject.config) : 1.0}};
+    if (meta) subject.start = boost::json::object{{"step", meta->step}, {"run", text_digest(meta->identity)}};
     input.model = json::write(subject.config);
     const Tokenizer tokenizer(*subject.vocab);
     std::vector<TaskData> all = load_tasks({.files = {input.task}, .data = input.data, .cache = input.cache.empty() ? input.output + "/prepared" : input.cache,
@@ -371,12 +408,14 @@ int finetune(FinetuneInput input, const json::Place& place, Ranks& ranks, bool r
     Communicator& world = ranks.grid.world;
     const Subject subject = read_subject(std::move(input), place, ranks);
     const fs::path output = subject.in.output;
+    if (restart && world.rank() == 0) clear(output);
+    world.barrier();
     std::vector<double> rates = subject.in.learning_rates;
     if (rates.empty()) rates.push_back(subject.in.optimizer.lr);
     std::vector<RunFigures> runs;
     for (const double lr : rates)
         for (std::int64_t seed = subject.in.seed; seed < subject.in.seed + subject.in.runs; ++seed) {
-            const std::optional<RunFigures> figures = one_run(subject, ranks, lr, seed, restart);
+            const std::optional<RunFigures> figures = one_run(subject, ranks, lr, seed);
             if (!figures) return 75;
             runs.push_back(*figures);
         }

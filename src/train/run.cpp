@@ -70,12 +70,15 @@ void Run::open(Setup setup, bool restart, const std::string& given) {
     start_ = seconds();
     setup_ = std::move(setup);
     folder_ = setup_.input.output;
-    fs::path from;
-    if (const bool anew = restart || checkpoint_steps(folder_ / "checkpoints").empty(); anew && !given.empty())
-        from = find_checkpoint(given, message(setup_.place.at("checkpoint"), ":"));
+    model_->initialise();
+    // Before anything is written: these weights may not fit.
+    if (const bool anew = restart || checkpoint_steps(folder_ / "checkpoints").empty(); anew && !given.empty()) {
+        model_->load(find_checkpoint(given, message(setup_.place.at("checkpoint"), ":")), true);
+        model_->clear_moments();  // a new run has moments and a schedule of its own
+    }
     open_output(restart);
     writer_ = std::make_unique<CheckpointWriter>(folder_ / "checkpoints", grid_, model_->layout(), setup_.input.keep);
-    resume(from);
+    resume();
 }
 
 void Run::open_output(bool restart) {
@@ -124,18 +127,14 @@ std::optional<fs::path> Run::newest_checkpoint() {
     return {};
 }
 
-void Run::resume(const fs::path& given) {
+void Run::resume() {
     const std::optional<fs::path> found = newest_checkpoint();
-    model_->initialise();
     if (found) {
         const CheckpointMeta meta = read_checkpoint_meta(*found);
         if (const std::string other = changed(boost::json::parse(meta.identity)); !other.empty())
             fail_usage(setup_.place.at("output"), ": ", setup_.input.output, " holds another run (", other, "); choose another folder, or --restart to begin anew");
         if (!model_->load(*found, true)) fail(found->string(), ": has no optimizer state to continue from");
         first_ = meta.step;
-    } else if (!given.empty()) {
-        model_->load(given, true);
-        model_->clear_moments();  // a new run has moments and a schedule of its own
     }
     if (grid_.world.rank() == 0) {
         write_run_json();

@@ -132,7 +132,7 @@ protected:
 
 private:
     void open_output(bool restart);
-    void resume(const std::filesystem::path& given);
+    void resume();
     /// The newest whole checkpoint, if there is any.
     std::optional<std::filesystem::path> newest_checkpoint();
     void write_run_json() const;

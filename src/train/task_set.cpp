@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 
 namespace rf {
 
@@ -127,6 +128,9 @@ Judged judge(EncoderModel& model, ParallelGrid& grid, const tasks::Task& task, c
     for (std::size_t g = 0; g < sums.size(); g += 2) result.loss += sums[g], count += sums[g + 1];
     if (count > 0) result.loss /= count;
     result.metrics = tasks::score(task, prepared, result.outputs);
+    // To 12 places: of numbers of up to 15 digits Boost.JSON gives back the very bits, of longer ones not always the last. A run that goes
+    // on compares its figures with those that it has written.
+    for (tasks::Metric& metric : result.metrics) metric.value = std::round(metric.value * 1e12) / 1e12;
     return result;
 }
 
