@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
 """Follows a fine-tuning run in plain PyTorch (roformer_v2.py, supervised.py): its loss curve, then its answers. finetune.sh makes such a run.
 
-    build/parity/bin/python tests/parity/finetune_replay.py runs/replay TASK.json    # TASK: the task file, for the names of its labels
-    build/parity/bin/python tests/parity/finetune_replay.py --self-check             # the formulas against values worked out by hand
+    build/parity/bin/python tests/parity/finetune_replay.py OUTPUT TASK.json    # the task file names the labels
+    build/parity/bin/python tests/parity/finetune_replay.py --self-check        # the formulas against values worked out by hand
 
-Reads <run>/run.json (model, optimizer), <run>/replay.h5 and <run>/results.h5. replay.h5 has the attributes kind, task, head and head_size;
-/weights, one dataset a tensor, before the first update; a group update-<number> for each update, then dev-<number> for each batch of the
-dev part as the last weights see it. A group has ids [T], cu_seqlens [S+1], rows [S] and
+Reads metrics.json and results.h5 of the output folder, run.json (model, optimizer) and replay.h5 of its one run. replay.h5 has the attributes
+kind, task, head and head_size; /weights, one dataset a tensor, before the first update; a group update-<number> for each update, and
+dev-<number> for parts of the dev set. A group has ids [T], cu_seqlens [S+1], rows [S] and
     head classify   label [E]
     head entities   cells [Q, 3] (type, start, end: tokens from the sequence's first), cell_begin [S+1], visible [S, 2]
 and of an update the attributes lr, alpha and our loss. Dev groups need no labels; of entities they have characters [T, 2], which part of
-its text each token covers. Their sequences stand in the order of results.h5: /predictions/<task>/{id, answer}. Exit code 1 when the curves
-or the answers part.
+its text each token covers. Their sequences stand in the order of results.h5: /predictions/<task>/{id, answer}, what the best epoch's weights
+say. Exit code 1 when the curves or the answers part.
 """
 
 import argparse
@@ -28,6 +28,14 @@ import supervised
 
 ALLOWED_LOSS = 2e-3     # nats; with the next line what the project promises of one epoch
 ALLOWED_AGREEMENT = 0.99
+
+
+def find_run(output):
+    """(folder of its one run, update after which it answers)."""
+    runs = sorted(path for path in (output / "runs").glob("*") if path.is_dir())
+    if len(runs) != 1:
+        sys.exit(f"{output}/runs holds {len(runs)} runs, expected one seed and learning rate")
+    return runs[0], json.loads((output / "metrics.json").read_text())["best"]["step"]
 
 
 def read_run(folder):
@@ -164,32 +172,34 @@ class Replay:
         return loss.item()
 
     @torch.no_grad()
-    def answers(self):
-        alpha = self.groups["update"][-1].attrs["alpha"]
+    def answers(self, alpha):
         return [answer for group in self.groups["dev"] for answer in self.head.answers(self.hidden(group, alpha), group)]
 
 
-def compare_losses(replay, every):
-    """Largest difference of the loss curves."""
-    differences = []
-    for number, group in enumerate(replay.groups["update"], 1):
+def follow(replay, answer_after, every):
+    """(largest difference of the loss curves, PyTorch's dev answers after this update)."""
+    updates, differences, answers = replay.groups["update"], [], None
+    if answer_after > len(updates):
+        sys.exit(f"the answers are those of update {answer_after}, and replay.h5 holds {len(updates)}: expected a higher dump_batches")
+    for number, group in enumerate(updates, 1):
         ours, theirs = group.attrs["loss"], replay.update(group)
         differences.append(abs(ours - theirs))
-        if number == 1 or number % every == 0 or number == len(replay.groups["update"]):
+        if number == 1 or number % every == 0 or number == len(updates):
             print(f"update {number:4d}  roformer {ours:.6f}  PyTorch {theirs:.6f}  difference {ours - theirs:+.2e}", flush=True)
-        if not differences[-1] < float("inf"):
+        if not math.isfinite(differences[-1]):
             sys.exit(f"update {number}: loss {ours}, PyTorch's {theirs}")
+        if number == answer_after:
+            answers = replay.answers(group.attrs["alpha"])
     worst = max(differences)
-    print(f"{len(differences)} updates, {sum(w.numel() for w in replay.weights.values())} parameters, PyTorch {torch.__version__}: largest difference of "
+    print(f"{len(updates)} updates, {sum(w.numel() for w in replay.weights.values())} parameters, PyTorch {torch.__version__}: largest difference of "
           f"losses {worst:.3g} nats at update {differences.index(worst) + 1} (allowed {ALLOWED_LOSS:g})")
-    return worst
+    return worst, answers
 
 
-def compare_answers(replay, path):
+def compare_answers(replay, theirs, path):
     """Whether enough of the dev answers agree, and say something."""
     with h5py.File(path) as file:
         ours = [replay.head.read(json.loads(line)) for line in file[f"predictions/{replay.task}/answer"].asstr()[()]]
-    theirs = replay.answers()
     if len(ours) != len(theirs):
         sys.exit(f"{path}: {len(ours)} answers, and {len(theirs)} dev sequences in replay.h5: expected one sequence an example (a higher max_length)")
     agreed = sum(a == b for (a, _), (b, _) in zip(ours, theirs)) / len(ours)
@@ -240,22 +250,24 @@ def self_check():
 
 def main():
     parser = argparse.ArgumentParser(description="a fine-tuning run again, in PyTorch")
-    parser.add_argument("run", type=pathlib.Path, nargs="?", help="output folder of `roformer finetune` with dump_batches")
+    parser.add_argument("output", type=pathlib.Path, nargs="?", help="output folder of `roformer finetune` with dump_batches")
     parser.add_argument("task", type=pathlib.Path, nargs="?", help="its task file, with the labels listed")
     parser.add_argument("--every", type=int, default=10, help="print every so many updates")
     parser.add_argument("--dtype", choices=("f32", "f64"), default="f32", help="of PyTorch")
     parser.add_argument("--self-check", action="store_true", help="check the formulas alone")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # small tensors: threads cost more than they bring
     if arguments.self_check:
         return self_check()
     if not arguments.task:
-        parser.error("expected RUN and TASK, or --self-check")
-    model, rule = read_run(arguments.run)
+        parser.error("expected OUTPUT and TASK, or --self-check")
+    folder, answer_after = find_run(arguments.output)
+    model, rule = read_run(folder)
     labels = read_labels(arguments.task)
-    with h5py.File(arguments.run / "replay.h5") as file:
+    with h5py.File(folder / "replay.h5") as file:
         replay = Replay(file, labels, model, rule, torch.float64 if arguments.dtype == "f64" else torch.float32)
-        worst = compare_losses(replay, arguments.every)
-        agreed = compare_answers(replay, arguments.run / "results.h5")
+        worst, answers = follow(replay, answer_after, arguments.every)
+        agreed = compare_answers(replay, answers, arguments.output / "results.h5")
     sys.exit(0 if worst <= ALLOWED_LOSS and agreed else 1)
 
 
