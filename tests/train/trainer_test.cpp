@@ -7,7 +7,9 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include <cmath>
 #include <limits>
+#include <numeric>
 
 using namespace rf;
 using namespace rf::test;
@@ -95,6 +97,155 @@ BOOST_AUTO_TEST_CASE(a_loss_that_is_not_finite_stops_before_anything_is_applied)
     BOOST_TEST(Training::numbers(t.model.state().m()) == m);
     BOOST_TEST(Training::numbers(t.model.state().v()) == v);
     BOOST_TEST(t.trainer.in_flight() == 0);
+}
+
+namespace {
+
+/// Two heads behind one encoder; three micro-steps of two lanes: masked language modelling and each of the heads.
+struct Mixing {
+    static constexpr int lanes = 2, micro_steps = 3;
+    static constexpr double alpha = 0.5;
+    std::unique_ptr<Communicator> self = make_self_communicator();
+    ParallelGrid grid{*self, 1};
+    EncoderModel model{without_dropout(), grid, {.dtype = Dtype::f64, .training = true, .max_length = 64, .seed = 3}, {head("a", 2), head("b", 3)}};
+
+    Mixing() { model.initialise(); }
+    static ModelConfig without_dropout() {
+        ModelConfig config = tiny_config();
+        config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0;
+        return config;
+    }
+    static EncoderModel::Head head(const std::string& name, int labels) {
+        tasks::Task task;
+        task.file.name = name;
+        task.kind = tasks::Kind::classify;
+        for (int i = 0; i < labels; ++i) task.labels.push_back(std::to_string(i));
+        return {task, 0};
+    }
+    /// Sequences with one label each.
+    static tasks::LaneBatch labelled(int head, const std::vector<std::vector<std::int32_t>>& sequences, const std::vector<std::int32_t>& label) {
+        Batch b;
+        tasks::LaneBatch lane;
+        lane.labels.cell_begin = lane.labels.list_begin = {0};
+        for (const auto& sequence : sequences) {
+            lane.labels.rows.push_back(static_cast<std::int32_t>(b.ids.size()));
+            b.add(sequence, std::vector<std::int32_t>(sequence.size(), 0));
+            lane.labels.list_begin.push_back(static_cast<std::int32_t>(lane.labels.rows.size()));
+        }
+        lane.packed = packed(b);
+        lane.head = head;
+        lane.labels.label = label;
+        lane.labels.counted = static_cast<std::int64_t>(label.size());
+        return lane;
+    }
+    static std::vector<MicroStep> steps() {
+        const std::vector<PackedBatch> predicted = two_lanes();
+        return {MicroStep(predicted.begin(), predicted.end()),
+                {labelled(0, {{2, 5, 7, 3}, {2, 8, 3}}, {1, 0}), labelled(0, {{2, 9, 9, 10, 3}}, {1})},
+                {labelled(1, {{2, 6, 3}}, {2}), labelled(1, {{2, 4, 5, 3}, {2, 11, 3}, {2, 7, 7, 3}}, {0, 2, 1})}};
+    }
+    /// The gradient of a micro-step's mean loss.
+    std::vector<double> gradient(const MicroStep& step) {
+        const std::int64_t n = model.state().padded_size();
+        const Buffer memory(n * 8), sums(16);
+        const Tensor g = memory.tensor({n}, Dtype::f64);
+        fill_zero(model.stream(), g);
+        double counted = step.front().head == tasks::mlm_head ? 1e-7 : 0;  // the guard of train_mlm.py
+        for (const tasks::LaneBatch& lane : step) counted += static_cast<double>(lane.counted());
+        for (const tasks::LaneBatch& lane : step) model.forward_backward(lane, alpha, 1 / counted, g, sums.tensor({2}, Dtype::f64));
+        return Training::numbers(g);
+    }
+    /// Elements before the first head's.
+    std::int64_t shared_size() const {
+        for (const ParamEntry& entry : model.layout().entries())
+            if (entry.spec.name.starts_with(tasks::head_prefix)) return entry.offset;
+        return 0;
+    }
+    static double product(const std::vector<double>& a, const std::vector<double>& b, std::int64_t n) { return std::inner_product(a.begin(), a.begin() + n, b.begin(), 0.0); }
+    double norm(const std::vector<double>& g, bool shared) const { return std::sqrt(product(g, g, shared ? shared_size() : static_cast<std::int64_t>(g.size()))); }
+    /// What the optimizer got: AdamW's first m is (1 - beta1) times the gradient.
+    std::vector<double> applied(const TrainerOptions& options, UpdateStats& stats) {
+        OptimizerConfig adamw;
+        adamw.name = "adamw";
+        Trainer trainer(model, grid, adamw, options);
+        trainer.launch(steps(), 1, 1e-3, alpha);
+        stats = trainer.wait();
+        std::vector<double> g = Training::numbers(model.state().m());
+        for (double& x : g) x /= 1 - adamw.beta1;
+        return g;
+    }
+};
+
+/// Sums of a few hundred f64 terms in another order, relative to the largest element.
+void check_close(const std::vector<double>& a, const std::vector<double>& b) {
+    BOOST_TEST_REQUIRE(a.size() == b.size());
+    double largest = 0, worst = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) largest = std::max(largest, std::abs(b[i])), worst = std::max(worst, std::abs(a[i] - b[i]));
+    BOOST_TEST(largest > 0);
+    BOOST_TEST(worst <= 1000 * std::numeric_limits<double>::epsilon() * largest);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(the_update_is_the_mean_of_the_micro_steps_normalised_gradients) {
+    for (const Normalise rule : {Normalise::none, Normalise::shared, Normalise::all}) {
+        Mixing mixing;
+        std::vector<std::vector<double>> gradients;
+        for (const MicroStep& step : Mixing::steps()) gradients.push_back(mixing.gradient(step));
+        std::vector<double> expected(gradients[0].size(), 0), norms;
+        for (const auto& g : gradients) {
+            norms.push_back(mixing.norm(g, rule != Normalise::all));
+            for (std::size_t i = 0; i < g.size(); ++i) expected[i] += g[i] / Mixing::micro_steps / (rule == Normalise::none ? 1 : norms.back());
+        }
+        UpdateStats stats;
+        check_close(mixing.applied({.lanes = Mixing::lanes, .micro_steps = Mixing::micro_steps, .normalise = rule, .cosine_every = 1}, stats), expected);
+        BOOST_TEST_REQUIRE(stats.steps.size() == 3);
+        const std::int64_t counted[] = {static_cast<std::int64_t>(two_lanes()[0].targets.size()) + 2, 3, 4};
+        double loss = 0;
+        const double whole = mixing.norm(expected, true);
+        for (int k = 0; k < 3; ++k) {
+            const StepStats& one = stats.steps[static_cast<std::size_t>(k)];
+            const auto& g = gradients[static_cast<std::size_t>(k)];
+            BOOST_TEST(one.head == k - 1);
+            BOOST_TEST(one.counted == counted[k]);
+            BOOST_TEST(one.weight == 1.0 / 3);
+            BOOST_TEST(one.gradient_norm == norms[static_cast<std::size_t>(k)], boost::test_tools::tolerance(1e-13));
+            BOOST_TEST(one.cosine == Mixing::product(g, expected, mixing.shared_size()) / whole / mixing.norm(g, true), boost::test_tools::tolerance(1e-12));
+            loss += one.loss / 3;
+        }
+        BOOST_TEST(stats.loss == loss, boost::test_tools::tolerance(1e-14));
+        BOOST_TEST(stats.gradient_norm == mixing.norm(expected, false), boost::test_tools::tolerance(1e-13));
+    }
+}
+
+BOOST_AUTO_TEST_CASE(min_norm_weights_make_every_loss_fall_alike) {
+    for (const Normalise rule : {Normalise::none, Normalise::shared}) {
+        Mixing mixing;
+        std::vector<std::vector<double>> gradients;
+        for (const MicroStep& step : Mixing::steps()) gradients.push_back(mixing.gradient(step));
+        if (rule != Normalise::none)
+            for (auto& g : gradients) {
+                const double norm = mixing.norm(g, true);
+                for (double& x : g) x /= norm;
+            }
+        UpdateStats stats;
+        const std::vector<double> found = mixing.applied({.lanes = Mixing::lanes, .micro_steps = Mixing::micro_steps, .normalise = rule, .min_norm = true}, stats);
+        std::vector<double> expected(found.size(), 0);
+        double sum = 0;
+        for (std::size_t k = 0; k < 3; ++k) {
+            BOOST_TEST(stats.steps[k].weight >= 0);
+            sum += stats.steps[k].weight;
+            for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += stats.steps[k].weight * gradients[k][i];
+        }
+        BOOST_TEST(sum == 1, boost::test_tools::tolerance(1e-14));
+        check_close(found, expected);
+        // Of the least norm: no gradient has a smaller product with the mixture than the mixture itself, to the 1e-9 it stops at.
+        const std::int64_t shared = mixing.shared_size();
+        double largest = 0;
+        for (const auto& g : gradients) largest = std::max(largest, Mixing::product(g, g, shared));
+        for (const auto& g : gradients) BOOST_TEST(Mixing::product(g, expected, shared) > Mixing::product(expected, expected, shared) - 1e-9 * largest);
+        BOOST_TEST(Mixing::product(expected, expected, shared) < largest);
+    }
 }
 
 BOOST_AUTO_TEST_CASE(evaluation_and_encoding_see_the_published_weights) {
