@@ -94,10 +94,7 @@ __device__ inline void answer_of(const PairsArgument& p, int s, int type, int& s
         if (walk.type(c) == type) start = walk.start(c), end = walk.end(c);
 }
 
-/// Blocks a multiprocessor should hold: said so that the compiler takes the registers for it. Left to itself it spills one for sm_100.
-template <int Width>
-constexpr int least_blocks = Width <= 16 ? 6 : 3;
-
+/// Kernels that own vectors say that one block a multiprocessor is enough: left to itself the compiler saves registers by spilling some.
 /// The vector a lane owns.
 template <int Width>
 struct Own {
@@ -158,7 +155,7 @@ struct ShareBlock {
 
 /// One block 32 starts of a sequence and type; its warps take every fourth end. Writes the row's share, [4, L, T].
 template <int Width>
-__global__ void __launch_bounds__(threads, least_blocks<Width>) pair_rows_kernel(PairsArgument p, float* rows) {
+__global__ void __launch_bounds__(threads, 1) pair_rows_kernel(PairsArgument p, float* rows) {
     ShareBlock& shared = shared_memory<ShareBlock>();
     const int type = static_cast<int>(blockIdx.y), group = p.groups == 1 ? 0 : type;
     const Place place(p, static_cast<int>(blockIdx.z));
@@ -299,7 +296,7 @@ struct GradientArgument {
 /// One block 32 tokens of a sequence and group: their query's gradient, or (Ends) their key's. Slopes of the group's types are summed before
 /// they multiply the other side's vector.
 template <int Width, bool Ends>
-__global__ void __launch_bounds__(threads, least_blocks<Width>) pair_vectors_gradient_kernel(GradientArgument a) {
+__global__ void __launch_bounds__(threads, 1) pair_vectors_gradient_kernel(GradientArgument a) {
     VectorBlock<Width>& shared = shared_memory<VectorBlock<Width>>();
     const PairsArgument& p = a.p;
     const int group = static_cast<int>(blockIdx.y), s = static_cast<int>(blockIdx.z);
