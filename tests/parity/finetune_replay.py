@@ -119,9 +119,10 @@ class Entities:
             found = {}
             for label, table in zip(self.labels, scores):
                 cells = torch.nonzero(allowed & (table > 0))
-                best = table[tuple(cells.T)].argsort(descending=True, stable=True)[:end - begin]
-                for i, j in cells[best].tolist():
-                    found[label, characters[begin + i][0], characters[begin + j][1]] = table[i, j].double().sigmoid().item()
+                scores_of = table[tuple(cells.T)].double()
+                best = scores_of.argsort(descending=True, stable=True)[:end - begin]
+                for (i, j), p in zip(cells[best].tolist(), scores_of[best].sigmoid().tolist()):
+                    found[label, characters[begin + i][0], characters[begin + j][1]] = p
             yield set(found), found
 
     def read(self, answer):
