@@ -36,14 +36,19 @@ def test_every_input_of_the_project_is_read():
     prepare()
     if not os.path.exists("inputs"):
         os.symlink(os.path.join(SOURCE, "inputs"), "inputs")
-    found = sorted(glob.glob("inputs/*.json"))
-    assert found
-    for path in found:
+    for path in sorted(glob.glob("inputs/pretrain_*.json")):
         given = json.load(open(path, encoding="utf-8"))["model"]
         file = given["file"] if isinstance(given, dict) else given
         # A small model on the test's corpus; all other keys, and the model file's, are the input's own.
         model = dict(file=file, hidden_size=64, num_attention_heads=4, num_hidden_layers=1, intermediate_size=64, vocab_size=400)
         run("pretrain", path, *sets(model=json.dumps(model), corpus="corpus", vocab="vocab.txt", output=f"of-{os.path.basename(path)}", steps=0))
+
+    for command in ("multitask", "finetune", "clue"):  # every key is known; what is missing is the checkpoint to begin from
+        found = sorted(glob.glob(f"inputs/{command}*.json"))
+        assert found, command
+        for path in found:
+            text = run(command, path, expect=2)
+            assert "unknown" not in text and "checkpoint" in text, text
 
 
 def test_scripts_parse():
