@@ -7,9 +7,9 @@
 #include "tasks/rows_of.hpp"
 #include "train/task_set.hpp"
 
+#include <algorithm>
 #include <filesystem>
 #include <iostream>
-#include <regex>
 #include <unistd.h>
 #include <unordered_map>
 
@@ -39,11 +39,12 @@ private:
 
 /// Names in the templates of the input, in their order, each once.
 std::vector<std::string> fields_of(const tasks::TaskFile& file) {
-    static const std::regex name(R"(\{([^}|?]+))");
     std::vector<std::string> fields;
     for (const std::string& text : file.input)
-        for (std::sregex_iterator at(text.begin(), text.end(), name); at != std::sregex_iterator(); ++at)
-            if (const std::string field = (*at)[1]; std::find(fields.begin(), fields.end(), field) == fields.end()) fields.push_back(field);
+        for (std::size_t at = text.find('{'); at != std::string::npos; at = text.find('{', at + 1)) {
+            const std::string field = text.substr(at + 1, text.find_first_of("}|?", at) - at - 1);
+            if (std::find(fields.begin(), fields.end(), field) == fields.end()) fields.push_back(field);
+        }
     return fields;
 }
 
