@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstdint>
 #include <string_view>
+#include <type_traits>
 
 namespace rf {
 
@@ -47,7 +48,12 @@ constexpr std::string_view name_of(Dtype dtype) {
     return "?";
 }
 
-template <class T> inline constexpr Dtype dtype_of = Dtype::u8;
+/// Structs are bytes; a number that no Dtype holds is none of them.
+template <class T> constexpr Dtype dtype_of_bytes() {
+    static_assert(!std::is_arithmetic_v<T> || sizeof(T) == 1, "no Dtype holds numbers of this type");
+    return Dtype::u8;
+}
+template <class T> inline constexpr Dtype dtype_of = dtype_of_bytes<T>();
 template <> inline constexpr Dtype dtype_of<float> = Dtype::f32;
 template <> inline constexpr Dtype dtype_of<bfloat16> = Dtype::bf16;
 template <> inline constexpr Dtype dtype_of<double> = Dtype::f64;

@@ -101,7 +101,7 @@ void ReplayDump::add_dev(const tasks::LaneBatch& batch, const std::vector<std::u
     const auto hold = h5::lock();
     const std::string group = add_sequences("dev", ++next_dev_, batch);
     if (!characters.empty()) {
-        const std::vector<std::int64_t> wide(characters.begin(), characters.end());
+        const std::vector<std::int32_t> wide(characters.begin(), characters.end());
         h5::write(file_, group + "/characters", view(wide.data(), {static_cast<std::int64_t>(wide.size()) / 2, 2}), {"characters", "of each token"});
     }
 }
