@@ -39,7 +39,9 @@ std::vector<Task> guards_beside(const std::vector<std::string>& files, const std
     std::vector<Task> out;
     for (const std::string& folder : folders)
         for (const auto& entry : fs::directory_iterator(folder.empty() ? "." : folder)) {
-            if (entry.path().extension() != ".json") continue;
+            // Data may lie beside the task files: folders, and lines of JSON under this name.
+            if (entry.path().extension() != ".json" || !entry.is_regular_file()) continue;
+            if (read_file(entry.path()).find("\"guard\"") == std::string::npos) continue;
             const json::value given = json::parse_file(entry.path().string());
             const auto* guard = given.is_object() ? given.as_object().if_contains("guard") : nullptr;
             if (!guard || *guard != json::value(true)) continue;

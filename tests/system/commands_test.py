@@ -10,7 +10,7 @@ import time
 
 from harness import ROFORMER, SOURCE, main, prepare, run, sets, tiny
 
-COMMANDS = "build-vocab build-corpus tokenize pretrain encode fill-mask inspect verify bench".split()
+COMMANDS = "build-vocab build-corpus tokenize pretrain multitask finetune clue predict encode fill-mask inspect verify bench".split()
 
 
 def test_help_and_version_of_every_command():
@@ -24,31 +24,66 @@ def test_help_and_version_of_every_command():
 
 
 def test_defaults_are_an_input_again():
-    for command in ("build-vocab", "build-corpus", "pretrain", "bench"):
+    for command in ("build-vocab", "build-corpus", "pretrain", "multitask", "finetune", "clue", "bench"):
         open("defaults.json", "w", encoding="utf-8").write(run(command, "--defaults"))
         assert json.load(open("defaults.json", encoding="utf-8"))
-        if command in ("build-vocab", "build-corpus", "pretrain"):  # every key is known; what is missing is a place to write
+        if command != "bench":  # every key is known; what is missing is a place to write
             text = run(command, "defaults.json", expect=2)
             assert "unknown" not in text and "defaults.json: " in text, text
 
 
-def test_every_input_of_the_project_is_read():
+# A small model on the test's corpus; all other keys, and the model file's, are the input's own.
+SMALL = dict(hidden_size=64, num_attention_heads=4, num_hidden_layers=1, intermediate_size=64, vocab_size=400)
+
+
+def inputs(pattern):
     prepare()
     if not os.path.exists("inputs"):
         os.symlink(os.path.join(SOURCE, "inputs"), "inputs")
-    for path in sorted(glob.glob("inputs/pretrain_*.json")):
+    found = sorted(glob.glob(f"inputs/{pattern}"))
+    assert found, pattern
+    return found
+
+
+def write_passages():
+    """A task of one's own, and text.jsonl as jobs/quickstart_text.py writes it: passages with their page and source."""
+    task = json.load(open("inputs/quickstart_source.json", encoding="utf-8"))
+    lines = open("text.txt", encoding="utf-8").read().splitlines()
+    with open("text.jsonl", "w", encoding="utf-8") as out:
+        for i, line in enumerate(lines[:120]):
+            out.write(json.dumps({"text": line, "page": f"page{i // 2}", "source": (*task["labels"], "elsewhere")[i // 2 % 7]}) + "\n")
+    own = {"name": "own", "kind": "classify", "train": "text.jsonl", "hashed": {"dev": 0.3}, "input": ["{text}"], "label": "{source}",
+           "labels": [*task["labels"], "elsewhere"]}
+    json.dump(own, open("own.json", "w", encoding="utf-8"))
+
+
+def test_inputs_of_pretrain_are_read():
+    for path in inputs("pretrain_*.json"):
         given = json.load(open(path, encoding="utf-8"))["model"]
         file = given["file"] if isinstance(given, dict) else given
-        # A small model on the test's corpus; all other keys, and the model file's, are the input's own.
-        model = dict(file=file, hidden_size=64, num_attention_heads=4, num_hidden_layers=1, intermediate_size=64, vocab_size=400)
-        run("pretrain", path, *sets(model=json.dumps(model), corpus="corpus", vocab="vocab.txt", output=f"of-{os.path.basename(path)}", steps=0))
+        run("pretrain", path, *sets(model=json.dumps(dict(SMALL, file=file)), corpus="corpus", vocab="vocab.txt", output=f"of-{os.path.basename(path)}", steps=0))
 
-    for command in ("multitask", "finetune", "clue"):  # every key is known; what is missing is the checkpoint to begin from
-        found = sorted(glob.glob(f"inputs/{command}*.json"))
-        assert found, command
-        for path in found:
-            text = run(command, path, expect=2)
-            assert "unknown" not in text and "checkpoint" in text, text
+
+def test_inputs_of_supervised_commands_are_read():
+    multitask, finetune = inputs("multitask_*.json"), inputs("finetune_*.json")
+    listed = sorted(["inputs/mlm_task.json", *inputs("tasks/*.json")])
+    write_passages()
+    model = json.dumps(dict(SMALL, file="inputs/model/tiny.json"))
+    for path in multitask:
+        assert sorted(json.load(open(path, encoding="utf-8"))["tasks"]) == listed, path
+        # The one task file of these that needs no data, beside one of the test's.
+        run("multitask", path, *sets(checkpoint="", model=model, corpus="corpus", vocab="vocab.txt", data=".", tasks='["inputs/mlm_task.json", "own.json"]',
+                                     output=f"of-{os.path.basename(path)}", steps=0))
+    for path in finetune:
+        task = json.load(open(path, encoding="utf-8"))["task"]
+        assert os.path.exists(task), path
+        run("finetune", path, *sets(checkpoint="", model=model, vocab="vocab.txt", data=".", output=f"of-{os.path.basename(path)}", epochs=1, runs=1,
+                                    task=task if "quickstart" in path else "own.json"))
+    # Every key of it is read before it is told what no test has.
+    text = run("clue", *inputs("clue.json"), *sets(data=".", output="clue"), expect=2)
+    assert "unknown" not in text and "inputs/clue.json: " in text, text
+    known = {*inputs("pretrain_*.json"), *multitask, *finetune, *inputs("clue.json"), "inputs/mlm_task.json", "inputs/quickstart_source.json"}
+    assert {*inputs("*.json")} == known, "an input that no test reads"
 
 
 def test_scripts_parse():

@@ -91,7 +91,9 @@ BOOST_AUTO_TEST_CASE(texts_held_out_elsewhere_leave_the_training_rows) {
     BOOST_TEST(kept(R"(, "texts": ["{a} {b}"])") == 3);  // only the pair 甲 乙, punctuation and blanks aside
     const SmallTask other(
         R"({"name": "o", "kind": "regress", "train": "o.tsv", "reader": {"format": "tsv", "columns": ["a", "b", "y"]}, "input": ["{a}", "{b}"], "label": "{y}"})",
-        {{"o.tsv", train}, {"g.json", guarded + R"(, "texts": ["{a} {b}"]})"}, {"a.tsv", train}, {"dev.tsv", dev}});
+        {{"o.tsv", train}, {"g.json", guarded + R"(, "texts": ["{a} {b}"]})"}, {"a.tsv", train}, {"dev.tsv", dev}, {"lines.json", "{}\n{}\n"}});
+    // No task files, though their names end so: lines of JSON, a folder.
+    std::filesystem::create_directory(std::filesystem::path(other.path()).parent_path() / "folder.json");
     const std::vector<Task> beside = guards_beside({other.path()}, "");
     BOOST_TEST(beside.size() == 1U);
     // Of another task a pair is met in both orders.
