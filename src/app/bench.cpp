@@ -152,9 +152,8 @@ Measured measure(Trainer& trainer, Communicator& world, const Updates& updates, 
 }  // namespace
 
 int run_bench(const Invocation& invocation, World& world) {
-    BenchInput input;
     json::Place place;
-    json::read(read_input(invocation, place), input, place);
+    BenchInput input = resolve<BenchInput>(invocation, place);
     if (input.steps < 1) fail_usage(place.at("steps"), ": expected at least 1, found ", input.steps);
     if (input.batch.sequences < 1) fail_usage(place.at("batch.sequences"), ": expected at least 1, found ", input.batch.sequences);
     if (input.batch.max_length < 3) fail_usage(place.at("batch.max_length"), ": expected at least 3, found ", input.batch.max_length);

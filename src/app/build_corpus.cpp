@@ -4,9 +4,8 @@
 namespace rf::app {
 
 int run_build_corpus(const Invocation& invocation, World& world) {
-    BuildCorpusInput input;
     json::Place place;
-    json::read(read_input(invocation, place), input, place);
+    const BuildCorpusInput input = resolve<BuildCorpusInput>(invocation, place);
     build_corpus(input, place, world.communicator(), invocation.restart);
     return 0;
 }

@@ -26,9 +26,8 @@ BOOST_DESCRIBE_STRUCT(BuildVocabInput, (), (text, output, size, min_frequency, m
 
 int run_build_vocab(const Invocation& invocation, World& world) {
     if (world.communicator().size() > 1) fail_usage("build-vocab runs on one rank");
-    BuildVocabInput input;
     json::Place place;
-    json::read(read_input(invocation, place), input, place);
+    const BuildVocabInput input = resolve<BuildVocabInput>(invocation, place);
     if (input.output.empty()) fail_usage(place.at("output"), ": expected a vocab.txt or a folder");
     if (input.size < 110 || input.size > 65536) fail_usage(place.at("size"), ": expected 110 to 65536, found ", input.size);
     if (input.min_frequency < 1) fail_usage(place.at("min_frequency"), ": expected at least 1, found ", input.min_frequency);

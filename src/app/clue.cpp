@@ -5,10 +5,8 @@
 namespace rf::app {
 
 int run_clue(const Invocation& invocation, World& world) {
-    ClueInput input;
     json::Place place;
-    const json::value given = read_input(invocation, place);
-    json::read(given, input, place);
+    const ClueInput input = resolve<ClueInput>(invocation, place);
     return clue(input, place, world, invocation.restart);
 }
 

@@ -43,13 +43,11 @@ const std::vector<Command>& commands();
 /// `place` names the file for messages.
 json::value read_input(const Invocation& invocation, json::Place& place);
 
-/// The input struct of a command: defaults, then what the input says. Errors are UsageErrors naming file and path.
+/// The input struct of a command: defaults, then what the input says; `place` as of read_input. Errors are UsageErrors naming file and path.
 template <class Input>
-Input resolve(const Invocation& invocation) {
+Input resolve(const Invocation& invocation, json::Place& place) {
     Input input;
-    json::Place place;
-    const json::value given = read_input(invocation, place);
-    json::read(given, input, place);
+    json::read(read_input(invocation, place), input, place);
     return input;
 }
 

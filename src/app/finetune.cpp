@@ -5,10 +5,8 @@
 namespace rf::app {
 
 int run_finetune(const Invocation& invocation, World& world) {
-    FinetuneInput input;
     json::Place place;
-    const json::value given = read_input(invocation, place);
-    json::read(given, input, place);
+    FinetuneInput input = resolve<FinetuneInput>(invocation, place);
     Ranks ranks(world, input, place);
     return finetune(std::move(input), place, ranks, invocation.restart);
 }

@@ -3,7 +3,7 @@
 #include "comm/device_choice.hpp"
 #include "io/files.hpp"
 #include "train/run.hpp"
-#include "train/task_set.hpp"
+#include "train/start.hpp"
 
 #include <algorithm>
 

@@ -4,10 +4,8 @@
 namespace rf::app {
 
 int run_pretrain(const Invocation& invocation, World& world) {
-    PretrainInput input;
     json::Place place;
-    const json::value given = read_input(invocation, place);
-    json::read(given, input, place);
+    PretrainInput input = resolve<PretrainInput>(invocation, place);
     return pretrain(std::move(input), place, world, invocation.restart);
 }
 

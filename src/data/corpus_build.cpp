@@ -21,9 +21,7 @@ constexpr std::int64_t block_bytes = 1 << 20;
 double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 void check(const BuildCorpusInput& in, const json::Place& place) {
-    const auto require = [&](bool ok, const char* key, const auto&... what) {
-        if (!ok) fail_usage(place.at(key), ": ", what...);
-    };
+    const json::Requirements require{place};
     require(!in.output.empty(), "output", "expected an output folder");
     require(!in.vocab.empty(), "vocab", "expected a vocab.txt");
     require(in.format == "auto" || in.format == "jsonl" || in.format == "lines" || in.format == "paragraphs", "format",

@@ -40,6 +40,15 @@ struct Place {
 };
 std::ostream& operator<<(std::ostream& out, const Place& place);
 
+/// Checks of an input's values: `require(ok, "batch.lanes", "expected …")` fails with the key's place and these words.
+struct Requirements {
+    Place place;
+    template <class... What>
+    void operator()(bool ok, std::string_view key, const What&... what) const {
+        if (!ok) fail_usage(place.at(key), ": ", what...);
+    }
+};
+
 [[noreturn]] void fail_type(const Place& place, std::string_view expected, const value& found);
 /// The known name that a mistyped one most likely meant, or empty when none is near.
 std::string nearest(std::string_view name, const std::vector<std::string>& known);

@@ -21,9 +21,7 @@ double ModelConfig::training_flops(double tokens, double squared_lengths, double
 }
 
 void ModelConfig::check(const json::Place& place, std::int64_t tensor_size) const {
-    const auto require = [&](bool ok, const char* key, const auto&... what) {
-        if (!ok) fail_usage(place.at(key), ": ", what...);
-    };
+    const json::Requirements require{place};
     require(family == "roformer_v2", "family", "expected \"roformer_v2\", found \"", family, "\"");
     require(hidden_act == "relu", "hidden_act", "expected \"relu\" (RoFormerV2 has no other), found \"", hidden_act, "\"");
     require(hidden_size >= 2 && hidden_size <= 8192, "hidden_size", "expected 2 to 8192, found ", hidden_size);

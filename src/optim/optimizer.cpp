@@ -6,9 +6,7 @@
 namespace rf {
 
 void OptimizerConfig::check(const json::Place& place) const {
-    const auto require = [&](bool ok, const char* key, const auto&... what) {
-        if (!ok) fail_usage(place.at(key), ": ", what...);
-    };
+    const json::Requirements require{place};
     require(name == "lamb" || name == "adamw" || name == "adafactor", "name", "expected \"lamb\", \"adamw\" or \"adafactor\", found \"", name, "\"");
     require(lr >= 0, "lr", "expected a learning rate >= 0, found ", lr);
     require(beta1 >= 0 && beta1 < 1, "beta1", "expected 0 <= beta1 < 1, found ", beta1);

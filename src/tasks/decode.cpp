@@ -34,12 +34,7 @@ Range characters(const Prepared& p, std::int64_t sequence, std::int64_t first, s
 std::map<std::int32_t, std::vector<FoundCell>> cells_by_type(const Prepared& p, const Outputs& outputs, std::int64_t sequence) {
     std::map<std::int32_t, std::vector<FoundCell>> out;
     for (const FoundCell& cell : part(outputs.cells, at(outputs.cell_begin, sequence), at(outputs.cell_begin, sequence + 1))) out[cell.type].push_back(cell);
-    const auto limit = static_cast<std::size_t>(p.length(sequence));
-    for (auto& [type, cells] : out) {
-        if (cells.size() <= limit) continue;
-        std::stable_sort(cells.begin(), cells.end(), [](const FoundCell& a, const FoundCell& b) { return a.score > b.score; });
-        cells.resize(limit);
-    }
+    for (auto& [type, cells] : out) keep_best(cells, static_cast<std::size_t>(p.length(sequence)));
     return out;
 }
 

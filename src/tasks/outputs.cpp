@@ -1,6 +1,20 @@
 #include "tasks/outputs.hpp"
 
+#include <algorithm>
+#include <numeric>
+
 namespace rf::tasks {
+
+void keep_best(std::vector<FoundCell>& cells, std::size_t limit) {
+    if (cells.size() <= limit) return;
+    std::vector<std::size_t> order(cells.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return cells[a].score > cells[b].score; });
+    order.resize(limit);
+    std::sort(order.begin(), order.end());
+    for (std::size_t i = 0; i < limit; ++i) cells[i] = cells[order[i]];
+    cells.resize(limit);
+}
 
 void Outputs::append(const Outputs& next) {
     width = next.width;

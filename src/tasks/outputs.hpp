@@ -15,11 +15,16 @@ struct FoundCell {
     bool operator==(const FoundCell&) const = default;
 };
 
+/// Of the cells of one sequence and type the `limit` with the highest scores (of equals the first), in their order: a head that has learnt
+/// nothing says yes to half of all cells.
+void keep_best(std::vector<FoundCell>& cells, std::size_t limit);
+
 /// Of neighbouring sequences in their order. What a kind does not have is empty.
 struct Outputs {
     std::int64_t width = 0;                   ///< classify: classes; regress, multiple_choice, rank: 1
     std::vector<float> logits;                ///< [N, width]
-    std::vector<FoundCell> cells;             ///< span: the best cell of each sequence; entities, relations, events: all with a score above 0
+    std::vector<FoundCell> cells;             ///< span: the best cell of each sequence; entities, relations, events: those with a score above 0, of each
+                                              ///< sequence and type no more than it has tokens
     std::vector<std::int64_t> cell_begin{0};  ///< [N+1]; span: one a sequence
     std::vector<float> probability;           ///< span [N]: softmax of that cell among the answers of its sequence
     std::vector<std::uint8_t> no_answer;      ///< span [N]: the cell (0, 0), no answer, scores higher than every answer

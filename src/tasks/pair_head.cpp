@@ -8,6 +8,15 @@
 
 namespace rf::tasks {
 
+namespace {
+/// [S+1] where sequences begin, on the host. Waits.
+std::vector<std::int32_t> bounds_of(const StepContext& step) {
+    std::vector<std::int32_t> cu(static_cast<std::size_t>(step.batch.cu_seqlens.count()));
+    download(step.stream, step.batch.cu_seqlens, cu.data());
+    return cu;
+}
+}  // namespace
+
 PairHead::PairHead(const ModelConfig& model, const Spec& spec, ParamLayout& layout) : spec_(spec) {
     RF_REQUIRE(spec.types > 0 && spec.ordered >= 0 && spec.ordered <= spec.types, "task ", spec.task, ": ", spec.ordered, " ordered types of ", spec.types);
     RF_REQUIRE(spec.size > 0 && spec.size % 2 == 0, "task ", spec.task, ": a head of size ", spec.size, "; it must be even, since channels are turned in pairs");
@@ -97,8 +106,22 @@ Tensor PairHead::stats(const StepContext& step, const ParamView& weights, const 
 
 Outputs PairHead::outputs(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels& labels) const {
     if (spec_.kind == TokenPairKind::softmax) return best_answers(step, weights, x, labels);
+    std::vector<std::int64_t> begin;
+    const std::vector<FoundCell> all = found(step, weights, x, labels, begin);
+    const std::vector<std::int32_t> cu = bounds_of(step);
     Outputs out;
-    out.cells = found(step, weights, x, labels, out.cell_begin);
+    for (std::size_t s = 0; s + 1 < cu.size(); ++s) {
+        auto from = all.begin() + begin[s];
+        const auto end = all.begin() + begin[s + 1];
+        while (from != end) {
+            const auto next = std::find_if(from, end, [&](const FoundCell& cell) { return cell.type != from->type; });
+            std::vector<FoundCell> cells(from, next);
+            keep_best(cells, static_cast<std::size_t>(cu[s + 1] - cu[s]));
+            out.cells.insert(out.cells.end(), cells.begin(), cells.end());
+            from = next;
+        }
+        out.cell_begin.push_back(static_cast<std::int64_t>(out.cells.size()));
+    }
     return out;
 }
 
@@ -118,8 +141,7 @@ Outputs PairHead::best_answers(const StepContext& step, const ParamView& weights
     };
     const std::vector<double> answers = host(best(step, weights, x, labels));
     const std::vector<double> all = spec_.first_is_visible ? host(stats(step, weights, x, labels, true)) : answers;
-    std::vector<std::int32_t> cu(static_cast<std::size_t>(sequences) + 1);
-    download(step.stream, step.batch.cu_seqlens, cu.data());
+    const std::vector<std::int32_t> cu = bounds_of(step);
     Outputs out;
     const auto s = static_cast<std::size_t>(sequences);
     for (std::size_t i = 0; i < s; ++i) {
@@ -139,12 +161,12 @@ std::vector<FoundCell> PairHead::found(const StepContext& step, const ParamView&
                                        std::vector<std::int64_t>& begin) const {
     const ArenaScope scratch(step.arena);
     const TokenPairs pairs = forward(step, weights, x, labels).pairs;
-    const std::int64_t t = x.shape[0], sequences = pairs.cu_seqlens.shape[0] - 1;
+    const std::int64_t t = x.shape[0];
     const Tensor counts = step.arena.tensor({spec_.types, t}, Dtype::i32), places = step.arena.tensor_like(counts);
     token_pair_cells(step.stream, {.pairs = pairs, .counts = counts});
-    std::vector<std::int32_t> count(static_cast<std::size_t>(counts.count())), place(count.size()), cu(static_cast<std::size_t>(sequences) + 1);
+    std::vector<std::int32_t> count(static_cast<std::size_t>(counts.count())), place(count.size());
     download(step.stream, counts, count.data());
-    download(step.stream, pairs.cu_seqlens, cu.data());
+    const std::vector<std::int32_t> cu = bounds_of(step);
     std::int64_t total = 0;
     begin.assign(1, 0);
     for (std::size_t s = 0; s + 1 < cu.size(); ++s) {

@@ -5,6 +5,9 @@
 
 namespace rf::tasks {
 
+/// Sample numbers of a micro-step, so that its sequences have dropout masks of their own; 2^32 numbers last for 2^18 micro-steps.
+inline constexpr std::uint64_t samples_of_micro_step = 1 << 14;
+
 /// Training rows of one task in an endless order: epoch after epoch, each a fresh permutation, a pure function of (seed, task, number).
 /// A unit is an example; of token-pair kinds a single sequence, since each has a loss of its own. Of a span task half of any run of
 /// units at most (to within one) has no answer: these windows are spread evenly among the others.

@@ -7,8 +7,6 @@
 #include "io/schema.hpp"
 
 #include <algorithm>
-#include <chrono>
-#include <cmath>
 #include <limits>
 
 namespace rf {
@@ -16,8 +14,6 @@ namespace rf {
 namespace fs = std::filesystem;
 
 namespace {
-
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 /// One of the eleven, and what became of it.
 struct Entry {
@@ -49,19 +45,23 @@ std::vector<Entry> entries_of(const ClueInput& in, const json::Place& place) {
         if (!name || !name->is_string()) fail_usage(path, ": name: expected the name of the task");
         entries.push_back({std::string(name->as_string()), path, missing_data(file, in.data.empty() ? fs::path(path).parent_path() : fs::path(in.data))});
     }
+    for (const char* key : {"finetune", "settings"})
+        if (const json::value& given = key == std::string_view("finetune") ? in.finetune : in.settings; !given.is_object())
+            json::fail_type(place.at(key), "an object { … }", given);
     for (const auto& item : in.settings.as_object())
-        if (std::none_of(entries.begin(), entries.end(), [&](const Entry& e) { return e.name == item.key(); }) && in.tasks.size() == ClueInput().tasks.size())
-            fail_usage(place.at("settings"), ": no task is called ", item.key());
+        if (!ClueInput().settings.as_object().contains(item.key()) && std::none_of(entries.begin(), entries.end(), [&](const Entry& e) { return e.name == item.key(); }))
+            fail_usage(place.at("settings"), ": none of the tasks is called ", item.key());
     return entries;
 }
 
-FinetuneInput finetune_input(const ClueInput& in, const Entry& entry, const json::Place& place, double left) {
+FinetuneInput finetune_input(const ClueInput& in, const Entry& entry, const json::Place& place) {
     FinetuneInput out;
     out.checkpoint = in.checkpoint, out.vocab = in.vocab, out.task = entry.file, out.data = in.data, out.seed = in.seed, out.device = in.device;
-    out.dtype = in.dtype, out.parallel = in.parallel, out.time_limit = left;
+    out.dtype = in.dtype, out.parallel = in.parallel, out.time_limit = in.time_limit;
     out.cache = in.cache.empty() ? in.output + "/prepared" : in.cache;
     json::read(in.finetune, out, place.at("finetune"));
-    if (const auto* own = in.settings.as_object().if_contains(entry.name)) json::read(*own, out, place.at("settings." + entry.name));
+    for (const json::value& settings : {ClueInput().settings, in.settings})
+        if (const auto* own = settings.as_object().if_contains(entry.name)) json::read(*own, out, place.at("settings." + entry.name));
     out.output = in.output + "/" + entry.name;
     return out;
 }
@@ -116,10 +116,9 @@ void write_clue(const ClueInput& in, const std::vector<Entry>& entries) {
 }  // namespace
 
 int clue(const ClueInput& in, const json::Place& place, World& world, bool restart) {
-    const double begin = seconds();
     std::vector<Entry> entries = entries_of(in, place);
     for (const Entry& entry : entries)  // what is wrong with any of them is said before the first begins
-        finetune_input(in, entry, place, 0);
+        finetune_input(in, entry, place);
     RunInput run;
     run.output = in.output, run.parallel = in.parallel, run.device = in.device;
     Ranks ranks(world, run, place);
@@ -128,8 +127,7 @@ int clue(const ClueInput& in, const json::Place& place, World& world, bool resta
             log::info("task ", entry.name, " left out: ", entry.missing, " is not there");
             continue;
         }
-        const double left = in.time_limit > 0 ? std::max(in.time_limit - (seconds() - begin), 1e-3) : 0;
-        if (const int code = finetune(finetune_input(in, entry, place, left), place, ranks, restart); code != 0) return code;
+        if (const int code = finetune(finetune_input(in, entry, place), place, ranks, restart); code != 0) return code;
     }
     if (ranks.grid.world.rank() == 0) write_clue(in, entries);
     log::info("done: ", in.output, "/clue.h5 and ", in.output, "/submission");

@@ -21,7 +21,7 @@ struct ClueInput {
     double time_limit = 0;    ///< seconds for all tasks together; 0: none
     json::value finetune = boost::json::object{};  ///< keys of `finetune` for every task
     /// The same for single tasks, by name. Epochs and batches of RoFormerV2's CLUE code where they differ from finetune's defaults; the same
-    /// examples an update (accumulation included).
+    /// examples an update (accumulation included). What an input says is read over these.
     json::value settings = boost::json::parse(R"({"cluewsc2020": {"epochs": 30}, "c3": {"batch": {"sequences": 16}}, "chid": {"epochs": 5, "batch": {"sequences": 24}}})");
 };
 BOOST_DESCRIBE_STRUCT(ClueInput, (), (output, checkpoint, vocab, tasks, data, cache, seed, device, dtype, parallel, time_limit, finetune, settings))

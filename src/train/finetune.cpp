@@ -7,8 +7,8 @@
 #include "io/schema.hpp"
 #include "tasks/answers.hpp"
 #include "tasks/submission.hpp"
-#include "text/vocabulary.hpp"
 #include "train/replay_dump.hpp"
+#include "train/start.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -24,15 +24,13 @@ FinetuneInput::FinetuneInput() {
     optimizer.lr = 5e-4;
     schedule.lr = boost::json::parse("[[0,1]]");
     schedule.alpha = nullptr;
-    checkpoint_every = 1000;
+    keep = 1;
 }
 
 namespace {
 
 void check_input(const FinetuneInput& in, const json::Place& place) {
-    const auto require = [&](bool ok, const char* key, const auto&... what) {
-        if (!ok) fail_usage(place.at(key), ": ", what...);
-    };
+    const json::Requirements require{place};
     require(!in.checkpoint.empty() || !in.vocab.empty(), "checkpoint", "expected a checkpoint to start from, or `vocab` and `model` to begin with nothing");
     require(!in.task.empty(), "task", "expected a task file");
     require(in.epochs >= 1, "epochs", "expected at least 1, found ", in.epochs);
@@ -145,9 +143,7 @@ Finetuning::Finetuning(const Subject& subject, Ranks& ranks, const fs::path& fol
     whole.as_object()["task_file"] = json::write(subject.data.task.file);
     whole.as_object()["task_labels"] = json::write(subject.data.task.labels);
     whole.as_object()["task_choices"] = subject.data.choices;
-    in.keep = 1;
-    const std::int64_t own = in.checkpoint_every;
-    in.checkpoint_every = std::min(own, steps_of_epoch_);
+    in.checkpoint_every = std::min(in.checkpoint_every, steps_of_epoch_);
     open({.command = "finetune", .input = in, .whole = whole, .place = subject.place, .steps = in.epochs * steps_of_epoch_, .eval_every = steps_of_epoch_,
           .identity = subject.identity(lr, seed), .vocab = subject.vocab_text, .samples_of_update = in.batch.sequences},
          false, in.checkpoint);
@@ -188,8 +184,7 @@ std::vector<MicroStep> Finetuning::steps_of(std::int64_t update) {
     // Epochs end with what is left of them, so that every row is seen once in each.
     const std::int64_t epoch = (update - 1) / steps_of_epoch_, at = (update - 1) % steps_of_epoch_, n = subject_.in.batch.sequences;
     const std::int64_t begin = epoch * order_->epoch() + at * n, end = std::min(begin + n, (epoch + 1) * order_->epoch());
-    constexpr std::uint64_t samples_of_update = 1 << 14;  // see multitask
-    return {order_->lanes_of(begin, end, static_cast<std::uint64_t>(update) * samples_of_update, static_cast<int>(subject_.in.batch.lanes), trainer_->first_lane(),
+    return {order_->lanes_of(begin, end, static_cast<std::uint64_t>(update) * tasks::samples_of_micro_step, static_cast<int>(subject_.in.batch.lanes), trainer_->first_lane(),
                              trainer_->lane_count())};
 }
 
@@ -214,7 +209,8 @@ void Finetuning::evaluate(std::int64_t step) {
         fail_usage(subject_.data.task.place.at("dev"), ": fine-tuning chooses the best epoch by a dev part, and of this one no answer is known");
     note(step, judged.metrics);
     boost::json::array metrics;
-    for (const tasks::Metric& metric : judged.metrics) metrics.push_back({{"name", metric.name}, {"value", std::isfinite(metric.value) ? metric.value : 0.0}});
+    for (const tasks::Metric& metric : judged.metrics)
+        if (std::isfinite(metric.value)) metrics.push_back({{"name", metric.name}, {"value", metric.value}});
     seen_.push_back({{"step", step}, {"metrics", metrics}});
     if (grid_.world.rank() == 0) write_file_atomically(folder() / evaluations, boost::json::serialize(seen_));
     const std::int64_t epoch = step / steps_of_epoch_;
@@ -291,7 +287,7 @@ std::optional<RunFigures> one_run(const Subject& subject, Ranks& ranks, double l
 /// Answers of a split: ids, probabilities and whole answers, each a dataset of equal length.
 void write_predictions(hid_t group, const Subject& subject, const tasks::Prepared& prepared, const tasks::Outputs& outputs) {
     const tasks::Task& task = subject.data.task;
-    std::vector<std::string> id, answer, gold;
+    std::vector<std::string> id, answer;
     std::vector<double> probability;
     for (const boost::json::object& one : tasks::answers(task, prepared, outputs)) {
         const json::value& name = one.at("id");
@@ -309,8 +305,8 @@ void write_predictions(hid_t group, const Subject& subject, const tasks::Prepare
 /// What the best run's best weights say of dev and test, on rank 0 in the files of the output folder.
 void write_outcome(const Subject& subject, Ranks& ranks, const std::vector<RunFigures>& runs, const RunFigures& best, const fs::path& checkpoint) {
     const tasks::Task& task = subject.data.task;
-    std::int64_t longest = task.file.max_length;
-    EncoderModel model(subject.config, ranks.grid, {.device = ranks.device, .dtype = resolve_dtype(subject.in.dtype, subject.place), .max_length = longest}, {{task, subject.data.choices}});
+    EncoderModel model(subject.config, ranks.grid,
+                       {.device = ranks.device, .dtype = resolve_dtype(subject.in.dtype, subject.place), .max_length = task.file.max_length}, {{task, subject.data.choices}});
     model.load(checkpoint);
     const double alpha = Schedule(subject.in.schedule.alpha, subject.place.at("schedule.alpha")).at(best.step);
     std::optional<Judged> judged[3];
@@ -380,17 +376,12 @@ Subject read_subject(FinetuneInput in, const json::Place& place, Ranks& ranks) {
     check_input(in, place);
     Subject subject{.in = std::move(in), .place = place};
     FinetuneInput& input = subject.in;
-    std::optional<CheckpointMeta> meta;
-    if (!input.checkpoint.empty()) meta = read_checkpoint_meta(find_checkpoint(input.checkpoint, message(place.at("checkpoint"), ":")));
-    subject.config = model_of(meta ? &*meta : nullptr, input.model, place.at("model"));
-    subject.config.check(place.at("model"), input.parallel.tensor);
-    subject.vocab_text = input.vocab.empty() ? meta->vocab : read_file(input.vocab);
-    subject.vocab = std::make_unique<Vocabulary>(subject.vocab_text, input.vocab.empty() ? input.checkpoint + ": vocab" : input.vocab);
-    if (meta && subject.vocab_text != meta->vocab) fail_usage(place.at("vocab"), ": ", input.vocab, " is not the vocabulary the checkpoint was trained with");
-    if (subject.vocab->size() > subject.config.vocab_size)
-        fail_usage(place.at("model.vocab_size"), ": ", subject.config.vocab_size, " rows are too few for the ", subject.vocab->size(), " entries of the vocabulary");
-    if (input.schedule.alpha.is_null()) input.schedule.alpha = boost::json::array{boost::json::array{0, meta ? saved_alpha(*meta, subject.config) : 1.0}};
-    if (meta) subject.start = boost::json::object{{"step", meta->step}, {"run", text_digest(meta->identity)}};
+    Start start = read_start(input.checkpoint, input.model, input.vocab, input.parallel.tensor, place);
+    if (start.meta) subject.start = boost::json::object{{"step", start.meta->step}, {"run", text_digest(start.meta->identity)}};
+    if (input.schedule.alpha.is_null()) input.schedule.alpha = start.alpha;
+    subject.config = start.config;
+    subject.vocab_text = std::move(start.vocab_text);
+    subject.vocab = std::move(start.vocab);
     input.model = json::write(subject.config);
     const Tokenizer tokenizer(*subject.vocab);
     std::vector<TaskData> all = load_tasks({.files = {input.task}, .data = input.data, .cache = input.cache.empty() ? input.output + "/prepared" : input.cache,

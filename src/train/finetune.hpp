@@ -33,7 +33,7 @@ BOOST_DESCRIBE_STRUCT(FinetuneInput, (RunInput),
                       (checkpoint, model, vocab, task, data, cache, epochs, batch, runs, learning_rates, early_stop, corrupt, limit, dump_batches))
 
 /// In the output folder: `runs/<name>/` for each run; at the end `checkpoints/` with the best run's best weights, `results.h5` with that
-/// run's tables, `/runs` (a row a run) and `/predictions/<task>/{dev,test}`, `metrics.json` with every run's figures, and `submission/` where
+/// run's tables, `/runs` (a row a run) and `/predictions/<task>` of dev (of test: its group `test`), `metrics.json` with every run's figures, and `submission/` where
 /// the task has one. The exit code is as of `pretrain`; runs that are done are not done again.
 int finetune(FinetuneInput input, const json::Place& place, Ranks& ranks, bool restart);
 

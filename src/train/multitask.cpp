@@ -2,6 +2,7 @@
 
 #include "core/log.hpp"
 #include "io/files.hpp"
+#include "train/start.hpp"
 #include "train/task_mix.hpp"
 
 #include <algorithm>
@@ -18,9 +19,7 @@ MultitaskInput::MultitaskInput() {
 namespace {
 
 void check_input(const MultitaskInput& in, const json::Place& place) {
-    const auto require = [&](bool ok, const char* key, const auto&... what) {
-        if (!ok) fail_usage(place.at(key), ": ", what...);
-    };
+    const json::Requirements require{place};
     require(!in.tasks.empty(), "tasks", "expected task files");
     require(!in.checkpoint.empty() || !in.vocab.empty(), "vocab", "expected a vocab.txt, or a checkpoint that has one");
     require(in.steps >= 0, "steps", "expected a number of updates >= 0, found ", in.steps);
@@ -107,16 +106,10 @@ private:
 
 Multitask::Multitask(MultitaskInput input, const json::Place& place, Ranks& ranks, bool restart) : Run(ranks), in_(std::move(input)), place_(place) {
     check_input(in_, place);
-    std::optional<CheckpointMeta> meta;
-    if (!in_.checkpoint.empty()) meta = read_checkpoint_meta(find_checkpoint(in_.checkpoint, message(place.at("checkpoint"), ":")));
-    config_ = model_of(meta ? &*meta : nullptr, in_.model, place.at("model"));
-    config_.check(place.at("model"), in_.parallel.tensor);
-    vocab_ = in_.vocab.empty() ? std::make_unique<Vocabulary>(meta->vocab, in_.checkpoint + ": vocab") : std::make_unique<Vocabulary>(in_.vocab);
-    if (meta && vocab_->digest() != digest(meta->vocab.data(), static_cast<std::int64_t>(meta->vocab.size())))
-        fail_usage(place.at("vocab"), ": ", in_.vocab, " is not the vocabulary the checkpoint was trained with");
-    if (vocab_->size() > config_.vocab_size)
-        fail_usage(place.at("model.vocab_size"), ": ", config_.vocab_size, " rows are too few for the ", vocab_->size(), " entries of the vocabulary");
-    if (in_.schedule.alpha.is_null()) in_.schedule.alpha = boost::json::array{boost::json::array{0, meta ? saved_alpha(*meta, config_) : 1.0}};
+    Start start = read_start(in_.checkpoint, in_.model, in_.vocab, in_.parallel.tensor, place);
+    if (in_.schedule.alpha.is_null()) in_.schedule.alpha = start.alpha;
+    config_ = start.config;
+    vocab_ = std::move(start.vocab);
     lr_ = Schedule(in_.schedule.lr, place.at("schedule.lr"));
     alpha_ = Schedule(in_.schedule.alpha, place.at("schedule.alpha"));
     in_.model = json::write(config_);
@@ -138,9 +131,8 @@ Multitask::Multitask(MultitaskInput input, const json::Place& place, Ranks& rank
                                                         .cosine_every = in_.mix.cosine_every});
     make_sources();
     identity_ = identity();
-    const std::string vocab_text = in_.vocab.empty() ? meta->vocab : read_file(in_.vocab);
     open({.command = "multitask", .input = in_, .whole = json::write(in_), .place = place, .steps = in_.steps, .eval_every = in_.eval_every,
-          .identity = identity_, .vocab = vocab_text, .samples_of_update = in_.batch.sequences},
+          .identity = identity_, .vocab = start.vocab_text, .samples_of_update = in_.batch.sequences},
          restart, in_.checkpoint);
 }
 
@@ -237,9 +229,7 @@ std::vector<MicroStep> Multitask::steps_of(std::int64_t update) {
             steps.emplace_back(packed.begin(), packed.end());
             continue;
         }
-        // Sequences of one micro-step have dropout masks of their own; 2^32 numbers last for 2^18 micro-steps.
-        constexpr std::uint64_t samples_of_micro_step = 1 << 14;
-        steps.push_back(source.order->lanes_of(turn * source.units, (turn + 1) * source.units, static_cast<std::uint64_t>(micro_step) * samples_of_micro_step, lanes, first, count));
+        steps.push_back(source.order->lanes_of(turn * source.units, (turn + 1) * source.units, static_cast<std::uint64_t>(micro_step) * tasks::samples_of_micro_step, lanes, first, count));
     }
     return steps;
 }

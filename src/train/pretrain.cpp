@@ -12,9 +12,7 @@ namespace rf {
 namespace {
 
 void check_input(const PretrainInput& in, const json::Place& place) {
-    const auto require = [&](bool ok, const char* key, const auto&... what) {
-        if (!ok) fail_usage(place.at(key), ": ", what...);
-    };
+    const json::Requirements require{place};
     require(!in.vocab.empty(), "vocab", "expected a vocab.txt");
     require(in.steps >= 0, "steps", "expected a number of updates >= 0, found ", in.steps);
     require(in.batch.sequences >= 1, "batch.sequences", "expected at least 1, found ", in.batch.sequences);

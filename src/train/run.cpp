@@ -21,9 +21,7 @@ double seconds() { return std::chrono::duration<double>(std::chrono::steady_cloc
 }  // namespace
 
 void RunInput::check(const json::Place& place) const {
-    const auto require = [&](bool ok, const char* key, const auto&... what) {
-        if (!ok) fail_usage(place.at(key), ": ", what...);
-    };
+    const json::Requirements require{place};
     require(!output.empty(), "output", "expected an output folder");
     require(parallel.tensor >= 1, "parallel.tensor", "expected at least 1, found ", parallel.tensor);
     require(parallel.threads >= 0, "parallel.threads", "expected 0 (share the cores) or a number of threads, found ", parallel.threads);
@@ -44,7 +42,7 @@ std::string share_cores(const World& world, std::int64_t threads) {
 }
 
 Ranks::Ranks(World& world, const ParallelInput& parallel, const std::string& wanted, std::string shared)
-    : cores(std::move(shared)), device(choose_device(world, wanted)), grid(world.communicator(), parallel.tensor) {}
+    : start(seconds()), cores(std::move(shared)), device(choose_device(world, wanted)), grid(world.communicator(), parallel.tensor) {}
 
 std::string difference(const json::value& there, const json::value& here, const std::string& path) {
     if (there == here) return {};
@@ -66,8 +64,9 @@ std::string duration(double s) {
     return text;
 }
 
+Run::Run(Ranks& ranks) : ranks_(ranks), grid_(ranks.grid), start_(seconds()) {}
+
 void Run::open(Setup setup, bool restart, const std::string& given) {
-    start_ = seconds();
     setup_ = std::move(setup);
     folder_ = setup_.input.output;
     model_->initialise();
@@ -209,7 +208,7 @@ void Run::checkpoint(std::int64_t step) {
 bool Run::agree_to_stop() {
     using State = CheckpointWriter::State;
     const State state = writer_->local_state();
-    const bool late = setup_.input.time_limit > 0 && seconds() - start_ > setup_.input.time_limit;
+    const bool late = setup_.input.time_limit > 0 && seconds() - ranks_.start > setup_.input.time_limit;
     double flags[3] = {static_cast<double>(noted_signal() != 0 || late), state == State::failed ? 1.0 : 0.0, state == State::busy ? 1.0 : 0.0};
     Stream host;
     grid_.world.all_reduce(host, view(flags, {3}), ReduceOp::max);

@@ -57,6 +57,7 @@ std::string share_cores(const World& world, std::int64_t threads);
 struct Ranks {
     Ranks(World& world, const RunInput& input, const json::Place& place)
         : Ranks(world, input.parallel, input.device, (input.check(place), share_cores(world, input.parallel.threads))) {}
+    double start;       ///< when the command began, on the steady clock: time limits are of the whole command
     std::string cores;  ///< for the log
     Device device;      ///< chosen before the ranks are split into groups
     ParallelGrid grid;
@@ -89,7 +90,7 @@ protected:
         std::string vocab;       ///< text of vocab.txt
         std::int64_t samples_of_update = 1;  ///< that the data cursor moves on by
     };
-    explicit Run(Ranks& ranks) : ranks_(ranks), grid_(ranks.grid) {}
+    explicit Run(Ranks& ranks);
     /// To be called when model and trainer are there: opens the folder, then continues or begins. `given`: a checkpoint to take the
     /// weights from when a new run begins; empty: from the seed.
     void open(Setup setup, bool restart, const std::string& given);
@@ -144,7 +145,7 @@ private:
     bool agree_to_stop();
 
     Setup setup_;
-    double start_ = 0;
+    double start_;            ///< when it was made
     std::filesystem::path folder_;
     std::unique_ptr<CheckpointWriter> writer_;
     std::unique_ptr<Results> results_;

@@ -2,7 +2,6 @@
 
 #include "core/log.hpp"
 #include "data/corpus.hpp"
-#include "optim/schedule.hpp"
 #include "tasks/rows_of.hpp"
 
 #include <algorithm>
@@ -132,21 +131,6 @@ Judged judge(EncoderModel& model, ParallelGrid& grid, const tasks::Task& task, c
     // on compares its figures with those that it has written.
     for (tasks::Metric& metric : result.metrics) metric.value = std::round(metric.value * 1e12) / 1e12;
     return result;
-}
-
-double saved_alpha(const CheckpointMeta& meta, const ModelConfig& config) {
-    if (config.residual_mode != "alpha") return 1;
-    const json::value input = boost::json::parse(meta.input);
-    return Schedule(input.at("schedule").at("alpha"), {"checkpoint", "schedule.alpha"}).at(meta.step);
-}
-
-ModelConfig model_of(const CheckpointMeta* meta, const json::value& given, const json::Place& place) {
-    if (!meta) return read_model(given, place);
-    if (!given.is_object()) fail_usage(place, ": the checkpoint has a model; expected an object of the keys that differ, found ", boost::json::serialize(given));
-    ModelConfig config;
-    json::read(boost::json::parse(meta->model), config, {"checkpoint", "model"});
-    json::read(given, config, place);
-    return config;
 }
 
 }  // namespace rf

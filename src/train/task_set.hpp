@@ -44,10 +44,4 @@ struct Judged {
 /// on their number. Collective.
 Judged judge(EncoderModel& model, ParallelGrid& grid, const tasks::Task& task, const tasks::Prepared& prepared, int head, double alpha);
 
-/// A checkpoint's residual weight: its schedule's at the step it was written.
-double saved_alpha(const CheckpointMeta& meta, const ModelConfig& config);
-/// The model of a checkpoint (none: of nothing) with the keys of `given` in place of its own; `given` may name a file where there is no
-/// checkpoint.
-ModelConfig model_of(const CheckpointMeta* meta, const json::value& given, const json::Place& place);
-
 }  // namespace rf

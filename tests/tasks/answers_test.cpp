@@ -17,22 +17,13 @@ namespace {
 using namespace rf;
 using namespace rf::tasks;
 using test::SmallTask;
+using test::cells;
 using Numbers = std::vector<std::int64_t>;
 
 /// The answers to the train part, a line each.
 std::string lines(const SmallTask& small, const Outputs& outputs) {
     std::string out;
     for (const auto& answer : answers(small.read(), small.prepare()[Split::train], outputs)) out += json::line(answer) + "\n";
-    return out;
-}
-
-/// Outputs of a head of tokens: cells of each sequence.
-Outputs cells(const std::vector<std::vector<FoundCell>>& sequences) {
-    Outputs out;
-    for (const auto& list : sequences) {
-        out.cells.insert(out.cells.end(), list.begin(), list.end());
-        out.cell_begin.push_back(static_cast<std::int64_t>(out.cells.size()));
-    }
     return out;
 }
 

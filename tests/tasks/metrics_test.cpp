@@ -16,6 +16,7 @@ namespace {
 using namespace rf;
 using namespace rf::tasks;
 using test::SmallTask;
+using test::cells;
 namespace tt = boost::test_tools;
 
 /// Names of the metrics in their order, and one's value.
@@ -35,15 +36,6 @@ std::vector<Metric> score_train(const SmallTask& task, const Outputs& outputs) {
 std::string segments(const std::string& text) {
     std::string out;
     for (const std::u32string& s : cmrc_segments(text)) out += (out.empty() ? "" : "|") + encode_utf8(s);
-    return out;
-}
-
-Outputs cells(const std::vector<std::vector<FoundCell>>& sequences) {
-    Outputs out;
-    for (const auto& list : sequences) {
-        out.cells.insert(out.cells.end(), list.begin(), list.end());
-        out.cell_begin.push_back(static_cast<std::int64_t>(out.cells.size()));
-    }
     return out;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 /// A task of a few rows, written to a folder of its own and prepared with a vocabulary of a few characters.
 
+#include "tasks/outputs.hpp"
 #include "tasks/prepared.hpp"
 #include "tests/scratch.hpp"
 
@@ -46,6 +47,16 @@ public:
 private:
     Scratch scratch_;
 };
+
+/// Outputs of a token-pair head: the cells of each sequence.
+inline tasks::Outputs cells(const std::vector<std::vector<tasks::FoundCell>>& sequences) {
+    tasks::Outputs out;
+    for (const auto& list : sequences) {
+        out.cells.insert(out.cells.end(), list.begin(), list.end());
+        out.cell_begin.push_back(static_cast<std::int64_t>(out.cells.size()));
+    }
+    return out;
+}
 
 /// Tokens of a sequence joined by blanks.
 inline std::string tokens_of(const tasks::Prepared& p, std::int64_t sequence) {

@@ -12,6 +12,7 @@ namespace {
 using namespace rf;
 using namespace rf::tasks;
 using test::SmallTask;
+using test::cells;
 
 std::string classify(const std::string& submission) {
     return R"({"name": "c", "kind": "classify", "train": "a.jsonl", "test": ["b.jsonl", "c.jsonl"], "input": ["{t}"], "label": "{y}", "labels": ["no", "是"],
@@ -29,15 +30,6 @@ std::string written(const SmallTask& task, const Outputs& outputs) {
     write_submission(t, task.prepare()[Split::test], outputs, folder / "submission");
     std::string out;
     for (const std::string& file : t.file.submission.files) out += file + "\n" + read_file(folder / "submission/" / file);
-    return out;
-}
-
-Outputs cells(const std::vector<std::vector<FoundCell>>& sequences) {
-    Outputs out;
-    for (const auto& list : sequences) {
-        out.cells.insert(out.cells.end(), list.begin(), list.end());
-        out.cell_begin.push_back(static_cast<std::int64_t>(out.cells.size()));
-    }
     return out;
 }
 
