@@ -120,7 +120,7 @@ int run_predict(const Invocation& invocation, World& world) {
     const tasks::Prepared prepared = prepare_lines(loaded.task(), loaded.tokenizer(), lines);
     const Judged judged = judge(loaded.model(), loaded.grid(), loaded.task(), prepared, 0, loaded.alpha());
     if (all.rank() != 0) return 0;
-    for (const boost::json::object& answer : tasks::answers(loaded.task(), prepared, judged.outputs)) std::cout << boost::json::serialize(answer) << '\n';
+    for (const boost::json::object& answer : tasks::answers(loaded.task(), prepared, judged.outputs)) std::cout << json::line(answer) << '\n';
     std::cout.flush();
     if (!std::cout) fail("cannot write the answers to standard output");
     return 0;

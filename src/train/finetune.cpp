@@ -42,18 +42,6 @@ void check_input(const FinetuneInput& in, const json::Place& place) {
     for (const auto n : {in.limit.train, in.limit.dev, in.limit.test}) require(n >= 0, "limit", "expected numbers of examples >= 0, 0: all; found ", n);
 }
 
-const std::vector<Column> train_columns = {
-    {"step", "updates", "updates done, this one included"},
-    {"loss", "nats", "mean over the examples of the update"},
-    {"accuracy", "1", "share of them answered rightly"},
-    {"lr", "1", "learning rate"},
-    {"grad_norm", "1", "global gradient norm before clipping"},
-    {"examples", "1", "examples, or windows, of the update"},
-    {"tokens", "tokens", "real tokens of the update"},
-    {"seconds", "s", "wall time of the update"},
-    {"tokens_per_second", "tokens/s", "real tokens over wall time"},
-};
-
 constexpr const char* evaluations = "evaluations.json";
 constexpr const char* run_figures = "metrics.json";
 
@@ -100,8 +88,6 @@ public:
 protected:
     std::vector<MicroStep> steps_of(std::int64_t update) override;
     void evaluate(std::int64_t step) override;
-    void record(const UpdateStats& stats, double wall, double waited) override;
-    void declare(Results& results) override { results.declare("train", train_columns); }
     void introduce() override;
     bool is_over(std::int64_t step) override;
     bool wants(std::int64_t step) const override { return step <= subject_.in.dump_batches; }
@@ -115,7 +101,6 @@ private:
     std::int64_t steps_of_epoch_ = 0;
     std::vector<tasks::Metric> best_;
     std::int64_t best_step_ = 0;
-    double last_loss_ = 0;
     boost::json::array seen_;  ///< evaluations so far: step, metrics
     std::unique_ptr<ReplayDump> dump_;
 };
@@ -188,13 +173,6 @@ std::vector<MicroStep> Finetuning::steps_of(std::int64_t update) {
                              trainer_->lane_count())};
 }
 
-void Finetuning::record(const UpdateStats& stats, double wall, double) {
-    last_loss_ = stats.loss;
-    if (!results()) return;
-    results()->append("train", {static_cast<double>(stats.update), stats.loss, stats.accuracy, lr_at(stats.update), stats.gradient_norm,
-                                static_cast<double>(stats.targets), static_cast<double>(stats.tokens), wall, static_cast<double>(stats.tokens) / wall});
-}
-
 void Finetuning::note(std::int64_t step, const std::vector<tasks::Metric>& metrics) {
     if (!best_.empty() && !(metrics[0].value > best_[0].value)) return;
     best_ = metrics;
@@ -233,7 +211,9 @@ bool Finetuning::is_over(std::int64_t step) {
     return subject_.in.early_stop > 0 && best_step_ > 0 && step % steps_of_epoch_ == 0 && step - best_step_ >= subject_.in.early_stop * steps_of_epoch_;
 }
 
-void Finetuning::look_at(std::int64_t step, const std::vector<MicroStep>& steps) { dump_->add_task(steps.front(), lr_at(step), alpha_at(step), last_loss_); }
+void Finetuning::look_at(std::int64_t step, const std::vector<MicroStep>& steps) {
+    dump_->add_task(steps.front(), lr_at(step), alpha_at(step), results()->column("train", "loss").back());
+}
 
 std::string name_of_run(double lr, std::int64_t seed) { return message("lr-", lr, "-seed-", seed); }
 
@@ -292,7 +272,7 @@ void write_predictions(hid_t group, const Subject& subject, const tasks::Prepare
     for (const boost::json::object& one : tasks::answers(task, prepared, outputs)) {
         const json::value& name = one.at("id");
         id.push_back(name.is_string() ? std::string(name.as_string()) : boost::json::serialize(name));
-        answer.push_back(boost::json::serialize(one));
+        answer.push_back(json::line(one));
         if (const auto* p = one.if_contains("probability")) probability.push_back(p->to_number<double>());
     }
     h5::write_strings(group, "id", id, {"1", "as the data name the examples"});

@@ -41,20 +41,6 @@ Normalise normalise_of(const std::string& name, const json::Place& place) {
     fail_usage(place, ": expected \"none\", \"shared\" or \"all\", found \"", name, "\"");
 }
 
-const std::vector<Column> train_columns = {
-    {"step", "updates", "updates done, this one included"},
-    {"loss", "nats", "mean over the micro-steps of their mean losses"},
-    {"accuracy", "1", "mean over the micro-steps of the share answered rightly"},
-    {"lr", "1", "learning rate"},
-    {"alpha", "1", "residual weight"},
-    {"grad_norm", "1", "norm of the mixed gradient before clipping"},
-    {"targets", "1", "examples, sequences and predicted tokens of the update"},
-    {"tokens", "tokens", "real tokens of the update"},
-    {"seconds", "s", "wall time of the update"},
-    {"tokens_per_second", "tokens/s", "real tokens over wall time"},
-    {"flops_per_second", "FLOP/s", "model FLOPs over wall time, all ranks"},
-    {"input_wait", "s", "time the update waited for its batch on rank 0"},
-};
 const std::vector<Column> task_columns = {
     {"step", "updates", "updates done, this one included"},
     {"micro_step", "1", "which micro-step of the update"},
@@ -82,7 +68,7 @@ public:
 protected:
     std::vector<MicroStep> steps_of(std::int64_t update) override;
     void evaluate(std::int64_t step) override;
-    void record(const UpdateStats& stats, double wall, double waited) override;
+    void record(const UpdateStats& stats) override;
     void declare(Results& results) override;
     void introduce() override;
     std::string changed(const json::value& there) const override;
@@ -139,7 +125,8 @@ Multitask::Multitask(MultitaskInput input, const json::Place& place, Ranks& rank
 void Multitask::read_corpus(const tasks::TaskFile& file, const json::Place& place) {
     if (corpus_) fail_usage(place.at("kind"), ": a second task of kind mlm; there is one corpus");
     if (in_.corpus == json::value("")) fail_usage(place_.at("corpus"), ": task ", file.name, " is of kind mlm and needs a corpus");
-    corpus_.emplace(in_.corpus, place_.at("corpus"), Corpus::Check::digests);
+    check_corpus(in_.corpus, place_.at("corpus"), grid_.world);
+    corpus_.emplace(in_.corpus, place_.at("corpus"), Corpus::Check::none);
     if (vocab_->digest() != corpus_->vocab_digest())
         fail_usage(place_.at("corpus"), ": was built with another vocabulary (", corpus_->vocab_digest(), ") than this run's (", vocab_->digest(), ")");
     stream_.emplace(SampleStream{.corpus = *corpus_,
@@ -206,7 +193,6 @@ std::string Multitask::changed(const json::value& there) const {
 }
 
 void Multitask::declare(Results& results) {
-    results.declare("train", train_columns);
     for (const Source& source : sources_) results.declare("tasks/" + source.name, task_columns);
 }
 
@@ -238,11 +224,8 @@ const std::string& Multitask::name_of_head(int head) const {
     return std::find_if(sources_.begin(), sources_.end(), [&](const Source& source) { return source.head == head; })->name;
 }
 
-void Multitask::record(const UpdateStats& stats, double wall, double waited) {
-    if (!results()) return;
+void Multitask::record(const UpdateStats& stats) {
     const auto step = static_cast<double>(stats.update);
-    results()->append("train", {step, stats.loss, stats.accuracy, lr_at(stats.update), alpha_at(stats.update), stats.gradient_norm, static_cast<double>(stats.targets),
-                                static_cast<double>(stats.tokens), wall, static_cast<double>(stats.tokens) / wall, stats.flops / wall, waited});
     for (std::size_t k = 0; k < stats.steps.size(); ++k) {
         const StepStats& one = stats.steps[k];
         results()->append("tasks/" + name_of_head(one.head), {step, static_cast<double>(k), one.loss, one.accuracy, static_cast<double>(one.counted), one.gradient_norm,

@@ -40,30 +40,6 @@ json::value identity_of(const PretrainInput& in, const ModelConfig& model, const
                                {"held_out_documents", in.evaluation.documents}};
 }
 
-/// Every rank checks its share of the shards and all hear of the first damage, before any of them opens one.
-void check_corpus(const PretrainInput& in, const json::Place& place, Communicator& world) {
-    std::string damage = find_corpus_damage(in.corpus, place.at("corpus"), world.rank(), world.size());
-    const std::vector<std::int64_t> damaged = world.gather(!damage.empty());
-    const auto first = std::find(damaged.begin(), damaged.end(), 1);
-    if (first == damaged.end()) return;
-    world.broadcast(damage, static_cast<int>(first - damaged.begin()));
-    throw UsageError(damage);
-}
-
-const std::vector<Column> train_columns = {
-    {"step", "updates", "updates done, this one included"},
-    {"loss", "nats", "mean cross-entropy of the predicted tokens of the update"},
-    {"accuracy", "1", "share of the predicted tokens that were the most likely"},
-    {"lr", "1", "learning rate"},
-    {"alpha", "1", "residual weight"},
-    {"grad_norm", "1", "global gradient norm before clipping"},
-    {"targets", "tokens", "predicted tokens of the update"},
-    {"tokens", "tokens", "real tokens of the update"},
-    {"seconds", "s", "wall time of the update"},
-    {"tokens_per_second", "tokens/s", "real tokens over wall time"},
-    {"flops_per_second", "FLOP/s", "model FLOPs over wall time, all ranks"},
-    {"input_wait", "s", "time the update waited for its batch on rank 0"},
-};
 const std::vector<Column> eval_columns = {
     {"step", "updates", "updates done"},
     {"loss", "nats", "mean cross-entropy of the held-out predicted tokens"},
@@ -82,7 +58,6 @@ protected:
         return {MicroStep(lanes.begin(), lanes.end())};
     }
     void evaluate(std::int64_t step) override;
-    void record(const UpdateStats& stats, double wall, double waited) override;
     void declare(Results& results) override;
     void introduce() override;
     bool wants(std::int64_t step) const override { return step <= in_.dump_batches; }
@@ -101,7 +76,7 @@ Pretraining::Pretraining(PretrainInput input, const json::Place& place, Ranks& r
     : Run(ranks),
       in_(std::move(input)),
       vocab_((check_input(in_, place), in_.vocab)),
-      corpus_((check_corpus(in_, place, grid_.world), in_.corpus), place.at("corpus"), Corpus::Check::none),
+      corpus_((check_corpus(in_.corpus, place.at("corpus"), grid_.world), in_.corpus), place.at("corpus"), Corpus::Check::none),
       stream_{.corpus = corpus_,
               .seed = static_cast<std::uint64_t>(in_.seed),
               .sequences = in_.batch.sequences,
@@ -141,7 +116,6 @@ Pretraining::Pretraining(PretrainInput input, const json::Place& place, Ranks& r
 }
 
 void Pretraining::declare(Results& results) {
-    results.declare("train", train_columns);
     results.declare("eval/mlm", eval_columns);
     results.set_meta("segmenter", boost::json::string(corpus_.segmenter()));
 }
@@ -151,13 +125,6 @@ void Pretraining::introduce() {
     if (results() && unigram_ > 0) results()->set_meta("unigram_cross_entropy", unigram_);
     log::info("corpus: ", corpus_.documents(), " documents, ", corpus_.tokens(), " tokens, ", stream_.held_out,
               " documents held out; one epoch is ", (stream_.training_documents() + in_.batch.sequences - 1) / in_.batch.sequences, " updates");
-}
-
-void Pretraining::record(const UpdateStats& stats, double wall, double waited) {
-    if (!results()) return;
-    results()->append("train", {static_cast<double>(stats.update), stats.loss, stats.accuracy, lr_at(stats.update), alpha_at(stats.update), stats.gradient_norm,
-                                static_cast<double>(stats.targets), static_cast<double>(stats.tokens), wall,
-                                static_cast<double>(stats.tokens) / wall, stats.flops / wall, waited});
 }
 
 void Pretraining::evaluate(std::int64_t step) {
@@ -181,6 +148,15 @@ void Pretraining::look_at(std::int64_t step, const std::vector<MicroStep>& steps
 }
 
 }  // namespace
+
+void check_corpus(const json::value& corpus, const json::Place& place, Communicator& world) {
+    std::string damage = find_corpus_damage(corpus, place, world.rank(), world.size());
+    const std::vector<std::int64_t> damaged = world.gather(!damage.empty());
+    const auto first = std::find(damaged.begin(), damaged.end(), 1);
+    if (first == damaged.end()) return;
+    world.broadcast(damage, static_cast<int>(first - damaged.begin()));
+    throw UsageError(damage);
+}
 
 int pretrain(PretrainInput input, const json::Place& place, World& world, bool restart) {
     Ranks ranks(world, input, place);

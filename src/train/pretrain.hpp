@@ -37,6 +37,9 @@ struct PretrainInput : RunInput {
 };
 BOOST_DESCRIBE_STRUCT(PretrainInput, (RunInput), (model, corpus, vocab, checkpoint, steps, batch, masking, evaluation, eval_every, dump_batches))
 
+/// Every rank checks its share of the shards and all hear of the first damage, a UsageError, before any of them opens one.
+void check_corpus(const json::value& corpus, const json::Place& place, Communicator& world);
+
 /// The exit code: 0 done, 75 stopped by a signal or the time limit after a durable checkpoint. `restart` removes what an
 /// earlier run left in the output folder.
 int pretrain(PretrainInput input, const json::Place& place, World& world, bool restart);

@@ -18,6 +18,21 @@ namespace fs = std::filesystem;
 
 namespace {
 double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+const std::vector<Column> train_columns = {
+    {"step", "updates", "updates done, this one included"},
+    {"loss", "nats", "mean over the update's predicted tokens, examples or sequences; of several micro-steps the mean of theirs"},
+    {"accuracy", "1", "share of them answered rightly"},
+    {"lr", "1", "learning rate"},
+    {"alpha", "1", "residual weight"},
+    {"grad_norm", "1", "global gradient norm before clipping"},
+    {"targets", "1", "predicted tokens, examples and sequences of the update"},
+    {"tokens", "tokens", "real tokens of the update"},
+    {"seconds", "s", "wall time of the update"},
+    {"tokens_per_second", "tokens/s", "real tokens over wall time"},
+    {"flops_per_second", "FLOP/s", "model FLOPs over wall time, all ranks"},
+    {"input_wait", "s", "time the update waited for its batch on rank 0"},
+};
 }  // namespace
 
 void RunInput::check(const json::Place& place) const {
@@ -144,6 +159,7 @@ void Run::resume() {
         results_->set_meta("ranks", std::int64_t{grid_.world.size()});
         results_->set_meta("parameters", model_->layout().parameter_count());
         results_->set_meta("dtype", boost::json::string(std::string(name_of(model_->dtype()))));
+        results_->declare("train", train_columns);
         declare(*results_);
     }
     log::info("roformer ", program_version, " ", setup_.command, ": ", grid_.data->size(), " data x ", grid_.tensor->size(), " tensor ranks, ", ranks_.cores, "; ",
@@ -184,8 +200,11 @@ void Run::settle(int left, double waited) {
 void Run::report(const UpdateStats& stats, double wall, double waited) {
     const std::int64_t step = stats.update, steps = setup_.steps;
     rate_ = rate_ == 0 ? wall : 0.95 * rate_ + 0.05 * wall;
-    record(stats, wall, waited);
     if (!results_) return;
+    results_->append("train", {static_cast<double>(step), stats.loss, stats.accuracy, lr_at(step), alpha_at(step), stats.gradient_norm,
+                               static_cast<double>(stats.targets), static_cast<double>(stats.tokens), wall, static_cast<double>(stats.tokens) / wall,
+                               stats.flops / wall, waited});
+    record(stats);
     const bool due = step % setup_.input.log_every == 0 || step == steps || step == first_ + 1;
     if (!due && !log::is_terminal()) return;
     char text[256];

@@ -99,10 +99,10 @@ protected:
     virtual std::vector<MicroStep> steps_of(std::int64_t update) = 0;
     /// Collective; also before the first update.
     virtual void evaluate(std::int64_t step) = 0;
-    /// An update is done; rank 0 alone has results().
-    virtual void record(const UpdateStats& stats, double wall, double waited) = 0;
-    /// Tables and meta data of results.h5; rank 0 alone. The model's are there.
-    virtual void declare(Results& results) = 0;
+    /// What results.h5 gets of an update beside its row of /train; rank 0 alone.
+    virtual void record(const UpdateStats&) {}
+    /// Tables and meta data of results.h5 beside /train and the model's; rank 0 alone.
+    virtual void declare(Results&) {}
     /// Lines about the data, when the run begins.
     virtual void introduce() {}
     /// May end the run after this update, whose evaluation is done. The same on all ranks.

@@ -190,3 +190,32 @@ BOOST_AUTO_TEST_CASE(heads_and_tables_that_do_not_fit_are_refused) {
     const Case c = p.make();
     BOOST_CHECK_THROW(c.run(exact_case(), longer, c.weights(), numbers(65 * 8, 12), 1), Error);  // the table has 64 positions
 }
+
+BOOST_AUTO_TEST_CASE(of_the_cells_found_a_sequence_keeps_the_best) {
+    std::vector<FoundCell> cells{{0, 0, 1, 2.0}, {0, 0, 2, 5.0}, {0, 1, 1, 5.0}, {0, 1, 2, 1.0}, {0, 2, 2, 3.0}};
+    const std::vector<FoundCell> all = cells;
+    keep_best(cells, 5);
+    BOOST_TEST((cells == all));
+    keep_best(cells, 3);
+    BOOST_TEST((cells == std::vector<FoundCell>{all[1], all[2], all[4]}));  // in their order
+    keep_best(cells, 1);
+    BOOST_TEST((cells == std::vector<FoundCell>{all[1]}));  // of equals the first
+
+    // Scores of one sign everywhere: each of a sequence's n (n + 1) / 2 cells is found, n of each type stay.
+    const Case c({.task = "all", .types = 2, .ordered = 2, .size = 2, .kind = TokenPairKind::multilabel}, 2);
+    std::vector<double> w(static_cast<std::size_t>(c.layout.size()), 0);
+    for (const std::size_t row : {0, 2, 4, 6}) w[row * 8] = 1;  // q and k of either type: the first channel; turned by an angle below pi / 2
+    const HeadBatch batch{.lengths = {2, 1}, .visible = {0, 2, 0, 1}};
+    std::vector<double> x(3 * 8, 0);
+    for (std::size_t t = 0; t < 3; ++t) x[t * 8] = 1 + static_cast<double>(t);
+    for (const DeviceCase& on : device_cases())
+        c.with(on, batch, w, x, [&](const StepContext& step, const ParamView& weights, const DeviceTensor& states, const HeadLabels& labels) {
+            std::vector<std::int64_t> begin;
+            BOOST_TEST(c.head.found(step, weights, states, labels, begin).size() == 2U * (3 + 1));
+            const Outputs outputs = c.head.outputs(step, weights, states, labels);
+            BOOST_TEST((outputs.cell_begin == std::vector<std::int64_t>{0, 4, 6}));
+            BOOST_TEST(outputs.sequences() == 2);
+            // Of tokens with 1 and 2 the pairs score 1, 2 cos 1 and 4, over the root of 2.
+            BOOST_TEST((outputs.cells[0].start == 0 && outputs.cells[0].end == 1 && outputs.cells[1].start == 1 && outputs.cells[1].end == 1));
+        });
+}
