@@ -38,22 +38,6 @@ def find_run(output):
     return runs[0], json.loads((output / "metrics.json").read_text())["best"]["step"]
 
 
-def read_run(folder):
-    """(model, optimizer) of run.json, refused where PyTorch would not follow."""
-    path = folder / "run.json"
-    document = json.loads(path.read_text())
-    given = document.get("input", document)
-    model, rule = given["model"], given["optimizer"]
-    for key in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-        if model[key] != 0:
-            sys.exit(f"{path}: model.{key} is {model[key]}, expected 0: two programs draw different dropout")
-    if rule["name"] != "adafactor" or rule["max_gradient_norm"] != 0 or not rule["skip_zero_gradient"]:
-        sys.exit(f"{path}: expected optimizer adafactor without clipping and with skip_zero_gradient")
-    if model["residual_mode"] == "rezero":
-        sys.exit(f"{path}: model.residual_mode is rezero, expected alpha or plain")
-    return model, rule
-
-
 def read_labels(path):
     labels = json.loads(path.read_text())["labels"]
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
@@ -263,7 +247,7 @@ def main():
     if not arguments.task:
         parser.error("expected OUTPUT and TASK, or --self-check")
     folder, answer_after = find_run(arguments.output)
-    model, rule = read_run(folder)
+    model, rule = roformer_v2.read_run(folder, "adafactor")
     labels = read_labels(arguments.task)
     with h5py.File(folder / "replay.h5") as file:
         replay = Replay(file, labels, model, rule, torch.float64 if arguments.dtype == "f64" else torch.float32)

@@ -10,7 +10,6 @@ rows, targets}, an update's sequences packed, with its lr, alpha and our loss as
 """
 
 import argparse
-import json
 import pathlib
 import sys
 
@@ -31,16 +30,7 @@ def main():
                         help="of PyTorch; f64 beside f32 tells how far rounding alone, amplified by the updates, carries a curve")
     arguments = parser.parse_args()
     wide = torch.float64 if arguments.dtype == "f64" else torch.float32
-    document = json.loads((arguments.run / "run.json").read_text())
-    given = document.get("input", document)
-    model, rule = given["model"], given["optimizer"]
-    for key in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-        if model[key] != 0:
-            sys.exit(f"{arguments.run}/run.json: model.{key} is {model[key]}, expected 0: two programs draw different dropout")
-    if rule["name"] != "lamb" or rule["max_gradient_norm"] != 0 or not rule["skip_zero_gradient"]:
-        sys.exit(f"{arguments.run}/run.json: expected optimizer lamb without clipping and with skip_zero_gradient")
-    if model["residual_mode"] == "rezero":
-        sys.exit(f"{arguments.run}/run.json: model.residual_mode is rezero, expected alpha or plain")
+    model, rule = roformer_v2.read_run(arguments.run, "lamb")
 
     with h5py.File(arguments.run / "replay.h5") as file:
         weights = {}

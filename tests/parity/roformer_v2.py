@@ -5,7 +5,9 @@ embedding/word [V, C], embedding/segment [2, C], and of every layer attention/qk
 feed_forward/up [F, C], feed_forward/down [C, F]. A batch is packed: T tokens of S sequences, bounds cu_seqlens [S+1].
 """
 
+import json
 import math
+import sys
 
 import torch
 
@@ -100,3 +102,19 @@ def update(weights, optimizer, batch, lr, alpha, epsilon):
     loss.backward()
     optimizer.step(lr)
     return loss.item()
+
+
+def read_run(folder, optimizer):
+    """(model, optimizer) of a run's run.json, refused where PyTorch would not follow."""
+    path = folder / "run.json"
+    document = json.loads(path.read_text())
+    given = document.get("input", document)
+    model, rule = given["model"], given["optimizer"]
+    for key in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        if model[key] != 0:
+            sys.exit(f"{path}: model.{key} is {model[key]}, expected 0: two programs draw different dropout")
+    if rule["name"] != optimizer or rule["max_gradient_norm"] != 0 or not rule["skip_zero_gradient"]:
+        sys.exit(f"{path}: expected optimizer {optimizer} without clipping and with skip_zero_gradient")
+    if model["residual_mode"] == "rezero":
+        sys.exit(f"{path}: model.residual_mode is rezero, expected alpha or plain")
+    return model, rule
