@@ -2,6 +2,7 @@
 
 #include "app/command.hpp"
 #include "core/log.hpp"
+#include "tasks/lane_batch.hpp"
 #include "tasks/report.hpp"
 #include "tasks/rows_of.hpp"
 
@@ -61,6 +62,7 @@ int run_multitask_check(const Invocation& invocation, World& world) {
         const tasks::Task& task = all[order[i]];
         const tasks::PreparedTask prepared =
             input.cache.empty() ? tasks::prepare(task, tokenizer, guard) : tasks::prepare(task, tokenizer, guard, input.cache);
+        tasks::choices_of(task, prepared);
         std::ostringstream out;
         tasks::print_report(task, prepared, out);
         reports[order[i]] = out.str();

@@ -9,7 +9,8 @@ void keep_best(std::vector<FoundCell>& cells, std::size_t limit) {
     if (cells.size() <= limit) return;
     std::vector<std::size_t> order(cells.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return cells[a].score > cells[b].score; });
+    const auto better = [&](std::size_t a, std::size_t b) { return cells[a].score != cells[b].score ? cells[a].score > cells[b].score : a < b; };
+    std::nth_element(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(limit), order.end(), better);
     order.resize(limit);
     std::sort(order.begin(), order.end());
     for (std::size_t i = 0; i < limit; ++i) cells[i] = cells[order[i]];

@@ -65,6 +65,8 @@ def test_bad_input(folder):
     folder.refused('unknown key "vocabulary"', task=TASK, more=("--set", "vocabulary=x"))
     span = {"name": "mood", "kind": "span", "reader": {"format": "csv"}, "train": "mood.csv", "input": ["{mood}", "{what they said}"], "answers": {"text": "{mood}"}}
     folder.refused("mood.csv:2", 'the answer "good" does not stand in the context', task=span)
+    choice = {"name": "mood", "kind": "multiple_choice", "reader": {"format": "jsonl"}, "train": "mood.csv", "input": ["{choice}"], "choices": "of", "answer": "{right}"}
+    folder.refused("mood.json: pad_choices", "has 3 choices, others have 2", task=choice, rows='{"of": ["好", "天"], "right": 0}\n{"of": ["好", "雨", "天"], "right": 0}\n')
     assert not os.path.exists(os.path.join(folder.path, "half")), "a refused check leaves nothing"
     folder.refused("mood.csv:82", task=TASK, rows=CSV + "ugly,天气\n", more=("--set", "cache=half"))
     assert not os.path.exists(os.path.join(folder.path, "half")), "a refused check leaves nothing"
