@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 """One HTML page about a run, with its pictures inside: report.py RUN_FOLDER [-o report.html]
 
-Reads results.h5 and run.json of an output folder, and examples.txt (the output of fill-mask) where there is one. Draws
-loss (training and held out), accuracy, learning rate, alpha, gradient norm and tokens per second."""
+Reads results.h5 and run.json of an output folder of pretrain, multitask or finetune, and examples.txt (the output of fill-mask) where
+there is one. Draws loss (training and held out), accuracy, learning rate, alpha, gradient norm and tokens per second; of a mix a row a
+task with its losses, norms and cosines; of a fine-tuning its dev figures, its runs and which class was taken for which."""
 
 import argparse
 import html
@@ -65,7 +66,7 @@ def pictures(train, evaluation, meta):
     step = train["step"]
 
     def loss(axes):
-        draw_curve(axes, step, train["loss"], "masked-LM loss", "nats", "tab:blue")
+        draw_curve(axes, step, train["loss"], "loss", "nats", "tab:blue")
         axes.lines[-1].set_label("training")
         if len(evaluation.get("step", [])):
             axes.plot(evaluation["step"], evaluation["loss"], "o-", color="tab:red", markersize=4, label="held out")
@@ -75,7 +76,7 @@ def pictures(train, evaluation, meta):
 
     yield "Loss", svg(loss, wide=True), True
     for name, title, units, scale, color in (
-        ("accuracy", "masked accuracy", "1", 1, "tab:green"), ("lr", "learning rate", "1", 1, "tab:purple"),
+        ("accuracy", "accuracy", "1", 1, "tab:green"), ("lr", "learning rate", "1", 1, "tab:purple"),
         ("alpha", "residual weight alpha", "1", 1, "tab:orange"), ("grad_norm", "gradient norm", "1", 1, "tab:brown"),
         ("tokens_per_second", "speed", "tokens/s", 1, "tab:cyan"), ("flops_per_second", "arithmetic", "GFLOP/s", 1e9, "tab:olive")):
         if name not in train:
@@ -83,7 +84,7 @@ def pictures(train, evaluation, meta):
 
         def one(axes, name=name, title=title, color=color, units=units, scale=scale):
             draw_curve(axes, step, train[name] / scale, title, units, color, noisy=name not in ("lr", "alpha"))
-            if name == "accuracy" and len(evaluation.get("step", [])):
+            if name == "accuracy" and "accuracy" in evaluation:
                 axes.lines[-1].set_label("training")
                 axes.plot(evaluation["step"], evaluation["accuracy"], "o-", color="tab:red", markersize=3, label="held out")
                 axes.legend(frameon=False)
@@ -114,6 +115,77 @@ def examples(path):
     return out + "</table>"
 
 
+def columns(group):
+    return {name: group[name][:] for name in group if isinstance(group[name], h5py.Dataset)}
+
+
+def html_table(head, rows):
+    """Numbers stand to the right; what begins with < is markup already."""
+    def cell(value):
+        text = str(value)
+        return f"<td{' class=n' if re.match(r'[-–0-9]', text) else ''}>{text if text.startswith('<') else html.escape(text)}</td>"
+
+    return ("<table><tr>" + "".join(f"<th>{html.escape(h)}</th>" for h in head) + "</tr>"
+            + "".join("<tr>" + "".join(map(cell, row)) + "</tr>" for row in rows) + "</table>")
+
+
+def spark(values):
+    """A small line of a running mean, over the whole range of its values."""
+    y = smooth(values, max(1, len(values) // 12))
+    if len(y) < 2:
+        return ""
+    low, span = y.min(), max(y.max() - y.min(), 1e-12)
+    points = " ".join(f"{110 * i / (len(y) - 1):.1f},{20 - 18 * (v - low) / span:.1f}" for i, v in enumerate(y))
+    return f'<svg viewBox="0 0 110 22" style="width:110px"><polyline points="{points}" fill="none" stroke="#1f77b4" stroke-width="1.3"/></svg>'
+
+
+def main_figure(evaluated):
+    """Name and values of a task's main figure: the first of these that it has."""
+    for name in ("assigned_accuracy", "accuracy", "micro_f1", "exact_match", "f1", "spearman", "loss"):
+        if name in evaluated:
+            return name, evaluated[name]
+    return "–", np.array([])
+
+
+def mixed_tasks(file):
+    """A row a task of a mix."""
+    rows = []
+    for name in file["tasks"]:
+        learnt = columns(file["tasks"][name])
+        figure, values = main_figure(columns(file["eval"][name])) if name in file.get("eval", {}) else ("–", [])
+        cosine = learnt["cosine"][np.isfinite(learnt["cosine"])]
+        rows.append((name, len(learnt["step"]), f"{learnt['loss'][-10:].mean():.3f}", spark(learnt["loss"]), f"{learnt['grad_norm'].mean():.3g}",
+                     f"{cosine.mean():.2f}" if len(cosine) else "–", figure, f"{values[0]:.4f}" if len(values) else "–", f"{values[-1]:.4f}" if len(values) else "–"))
+    return "<h2>Tasks</h2>" + html_table(["task", "micro-steps", "loss, last ten", "loss", "gradient norm", "cosine to the sum", "dev figure", "first", "last"], rows)
+
+
+def fine_tuned(file, meta):
+    """Dev figures by epoch, the runs, and right against given classes."""
+    task = next(iter(file["predictions"]))
+    evaluated, runs, said = columns(file["eval"][task]), columns(file["runs"]), columns(file["predictions"][task])
+    figure, values = main_figure(evaluated)
+
+    def dev(axes):
+        axes.plot(evaluated["epoch"], values, "o-", color="tab:red", markersize=4)
+        axes.set_xlabel("epochs of the best run")
+        axes.set_ylabel(f"dev {figure}")
+
+    best = runs[figure]
+    head = f"<h2>Dev figures</h2><p>{html.escape(figure)} of {len(said['id'])} held-out examples: {best.mean():.4f}"
+    body = head + (f" ± {best.std(ddof=1):.4f} over {len(best)} runs" if len(best) > 1 else "") + f"</p>{svg(dev, wide=True)}"
+    body += html_table(["learning rate", "seed", "best epoch", figure], [(f"{lr:g}", seed, epoch, f"{value:.4f}") for lr, seed, epoch, value in
+                                                                         zip(runs["learning_rate"], runs["seed"], runs["epoch"], best)])
+    labels = json.loads(meta["input"]).get("task_labels") or []
+    if "label" in said and 1 < len(labels) <= 20 and said["logits"].shape[1] == len(labels):
+        known = said["label"] >= 0
+        counts = np.zeros((len(labels), len(labels)), int)
+        np.add.at(counts, (said["label"][known], said["logits"][known].argmax(1)), 1)
+        body += "<h2>Right class (rows) and given class</h2>" + html_table(["", *labels, "recall"], [
+            (f"<b>{html.escape(label)}</b>", *row, f"{row[i] / max(row.sum(), 1):.1%}") for i, (label, row) in enumerate(zip(labels, counts))])
+        body += f"<p>Always the most frequent class: {counts.sum(1).max() / max(counts.sum(), 1):.1%}</p>"
+    return body
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run")
@@ -127,9 +199,11 @@ def main():
         with h5py.File(path, "r") as file:
             if file.attrs.get("kind") != "roformer results":
                 fail(f"{path} is not a results file of roformer")
-            train = {name: file["train"][name][:] for name in file["train"]}
-            evaluation = {name: file["eval/mlm"][name][:] for name in file["eval/mlm"]} if "eval/mlm" in file else {}
+            train = columns(file["train"])
+            evaluation = columns(file["eval/mlm"]) if "eval/mlm" in file and "tasks" not in file else {}
             meta = dict(file["meta"].attrs)
+            title, tasks = ("Multi-task report", mixed_tasks(file)) if "tasks" in file else ("Fine-tuning report", fine_tuned(file, meta)) if "predictions" in file else (
+                "Training report" if "task_file" in meta.get("input", "") else "Pre-training report", "")
     except OSError as error:
         fail(f"{path} cannot be read: {error}")
     if not len(train.get("step", [])):
@@ -143,18 +217,18 @@ def main():
     if "unigram_cross_entropy" in meta:
         facts["unigram cross-entropy of the same targets"] = f"{meta['unigram_cross_entropy']:.4f} nats"
     body, small = "", ""
-    for title, picture, wide in pictures(train, evaluation, meta):
-        if title == "Loss" and args.loss_svg:
+    for name, picture, wide in pictures(train, evaluation, meta):
+        if name == "Loss" and args.loss_svg:
             with open(args.loss_svg, "w", encoding="utf-8") as out:
                 out.write('<?xml version="1.0" encoding="utf-8"?>\n' + picture)
         if wide:
-            body += f"<h2>{title}</h2>{picture}"
+            body += f"<h2>{name}</h2>{picture}"
         else:
-            small += f"<div><h3>{title}</h3>{picture}</div>"
+            small += f"<div><h3>{name}</h3>{picture}</div>"
     table = "".join(f"<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>" for k, v in facts.items())
     page = (f"<!doctype html><html lang=en><meta charset=utf-8><title>roformer: {html.escape(args.run)}</title><style>{STYLE}</style>"
-            f"<h1>Pre-training report</h1><p class=sub>{html.escape(args.run)}</p><table>{table}</table>{body}<div class=grid>{small}</div>"
-            f"{examples(os.path.join(args.run, 'examples.txt'))}"
+            f"<h1>{title}</h1><p class=sub>{html.escape(args.run)}</p><table>{table}</table>{body}<div class=grid>{small}</div>"
+            f"{tasks}{examples(os.path.join(args.run, 'examples.txt'))}"
             f"<details><summary>Input as resolved</summary><pre>{html.escape(json.dumps(run.get('input', {}), indent=2, ensure_ascii=False))}</pre></details></html>\n")
     output = args.output or os.path.join(args.run, "report.html")
     with open(output + ".partial", "w", encoding="utf-8") as out:

@@ -11,6 +11,7 @@
 #include "train/start.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <limits>
 #include <optional>
@@ -182,7 +183,10 @@ void Finetuning::note(std::int64_t step, const std::vector<tasks::Metric>& metri
 
 void Finetuning::evaluate(std::int64_t step) {
     if (step == 0) return;
-    const Judged judged = judge(*model_, grid_, subject_.data.task, subject_.part(tasks::Split::dev), 0, alpha_at(step));
+    const tasks::Prepared& dev = subject_.part(tasks::Split::dev);
+    const auto begin = std::chrono::steady_clock::now();
+    const Judged judged = judge(*model_, grid_, subject_.data.task, dev, 0, alpha_at(step));
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     if (std::isnan(judged.metrics[0].value))
         fail_usage(subject_.data.task.place.at("dev"), ": fine-tuning chooses the best epoch by a dev part, and of this one no answer is known");
     note(step, judged.metrics);
@@ -193,7 +197,8 @@ void Finetuning::evaluate(std::int64_t step) {
     if (grid_.world.rank() == 0) write_file_atomically(folder() / evaluations, boost::json::serialize(seen_));
     const std::int64_t epoch = step / steps_of_epoch_;
     log::info("epoch ", epoch, " of ", subject_.in.epochs, ": dev ", judged.metrics[0].name, " ", std::round(judged.metrics[0].value * 1e4) / 1e4, ", loss ",
-              std::round(judged.loss * 1e4) / 1e4, best_step_ == step ? " (best so far)" : "");
+              std::round(judged.loss * 1e4) / 1e4, ", ", std::llround(static_cast<double>(dev.sequence_begin.back()) / seconds), " tok/s",
+              best_step_ == step ? " (best so far)" : "");
     if (!results()) return;
     const std::string table = "eval/" + subject_.data.task.file.name;
     std::vector<Column> columns{{"step", "updates", "updates done"}, {"epoch", "1", "epochs done"}, {"loss", "nats", "mean over the dev part"}};
