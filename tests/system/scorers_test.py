@@ -13,12 +13,11 @@ import subprocess
 import sys
 
 import harness
+from real_data import DATA, TASKS, VOCAB, have_data, packed
+from scorers import cmrc, f1_of
 
 TOOL = os.environ["SCORE_TOOL"]
-DATA = os.environ.get("RF_DATA") or os.path.join(harness.SOURCE, "../shared/data")
 CHECKER = os.path.join(harness.SOURCE, "postprocess/check_submission.py")
-TASKS = os.path.join(harness.SOURCE, "inputs/tasks")
-VOCAB = os.path.join(DATA, "vocab/roformer_v2_char_vocab.txt")
 EXAMPLES = os.path.join(DATA, "submission_examples")
 ROUNDING = 1e-12  # sums of some hundred numbers up to 1 in f64, in the same order
 
@@ -28,59 +27,7 @@ def tool(*words, stdin=None):
     return json.loads(done.stdout)
 
 
-def have_data():
-    if not os.path.exists(VOCAB):
-        print(f"skipped here: {VOCAB} is absent (RF_DATA names the folder of the real data)")
-        return False
-    return True
-
-
-def packed(*path):
-    with lzma.open(os.path.join(*path), "rt", encoding="utf-8", newline="\n") as file:
-        return file.read()
-
-
 # CMRC 2018.
-
-PUNCTUATION = set("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
-
-
-def plain(text):
-    return "".join(c for c in text.lower().strip() if c not in PUNCTUATION)
-
-
-def words(run):
-    """Treebank's rules, one substitution after another."""
-    run = re.sub(r"""([^.])\.([\])}>"'» ]*)\s*$""", r"\1 . \2", run)
-    run = re.sub(r"\.{2,}", r" \g<0> ", run)
-    run = re.sub(r",(?![0-9０-９])", " , ", run)
-    run = re.sub(r"""[;@#$%&?!()\[\]{}<>"«»‘„]""", r" \g<0> ", run)
-    run = re.sub(r"([^'\s])('s|'m|'d|'ll|'re|'ve|n't|')(?=\s|$)", r"\1 \2", run)
-    return run.split()
-
-
-def segments(text):
-    return [s for part in re.split("([\u4e00-\u9fa5])", plain(text)) for s in ([part] if re.fullmatch("[\u4e00-\u9fa5]", part) else words(part))]
-
-
-def common_run(a, b):
-    """By length, from the longest: whether some run of a stands in b."""
-    for size in range(min(len(a), len(b)), 0, -1):
-        of_b = {tuple(b[j:j + size]) for j in range(len(b) - size + 1)}
-        if any(tuple(a[i:i + size]) in of_b for i in range(len(a) - size + 1)):
-            return size
-    return 0
-
-
-def cmrc(answer, right):
-    best, given = 0, segments(answer)
-    for wanted in map(segments, right):
-        common = common_run(wanted, given)
-        if common:
-            precision, recall = common / len(given), common / len(wanted)
-            best = max(best, 2 * precision * recall / (precision + recall))
-    return float(any(plain(answer) == plain(r) for r in right)), best
-
 
 def check_pairs(pairs):
     found = tool("cmrc", stdin=json.dumps(pairs).encode())
@@ -165,15 +112,6 @@ def make_task(name, rows, **changes):
 def close(metrics, name, wanted):
     assert abs(metrics[name] - wanted) < ROUNDING, f"{name} {metrics[name]}, expected {wanted}"
     assert 0.05 < wanted < 0.98, f"{name} {wanted} tells too little"
-
-
-def f1_of(pairs_by_type):
-    """Micro and macro over (right, found) sets of each type; a type without either does not count."""
-    counts = [(len(r & f), len(f), len(r)) for r, f in pairs_by_type.values() if r or f]
-    both, found, right = map(sum, zip(*counts))
-    precision, recall = both / found, both / right
-    each = [0 if b == 0 else 2 * (b / f) * (b / r) / (b / f + b / r) for b, f, r in counts]
-    return 2 * precision * recall / (precision + recall), sum(each) / len(each)
 
 
 def test_labels():
