@@ -82,7 +82,13 @@ def test_inputs_of_supervised_commands_are_read():
     # Every key of it is read before it is told what no test has.
     text = run("clue", *inputs("clue.json"), *sets(data=".", output="clue"), expect=2)
     assert "unknown" not in text and "inputs/clue.json: " in text, text
-    known = {*inputs("pretrain_*.json"), *multitask, *finetune, *inputs("clue.json"), "inputs/mlm_task.json"}
+    quickstart = "inputs/quickstart_task.json"
+    with open("passages.jsonl", "w", encoding="utf-8") as out:
+        for i in range(60):
+            for book in json.load(open(quickstart, encoding="utf-8"))["labels"]:
+                out.write(json.dumps({"text": f"{book} {i}", "book": book}) + "\n")
+    assert "1 tasks, 360 rows" in run("multitask", "--check", quickstart, *sets(data=".", vocab="vocab.txt"))
+    known = {*inputs("pretrain_*.json"), *multitask, *finetune, *inputs("clue.json"), "inputs/mlm_task.json", quickstart}
     assert {*inputs("*.json")} == known, "an input that no test reads"
 
 
