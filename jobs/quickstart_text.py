@@ -2,7 +2,8 @@
 """Chinese prose out of unpacked Debian packages: quickstart_text.py FOLDER OUT.jsonl
 
 Takes HTML pages, manual pages (roff), fortunes and plain text, strips markup, keeps paragraphs that are mostly simplified
-Chinese, joins neighbours of one file into documents of a few hundred characters, and drops paragraphs seen before."""
+Chinese, joins neighbours of one file into documents of a few hundred characters, and drops paragraphs seen before. Each
+document says its source: the manual or the part of one that it is from."""
 
 import gzip
 import html
@@ -14,6 +15,15 @@ import sys
 HAN = re.compile(r"[\u4e00-\u9fff]")
 # Frequent traditional characters that simplified text does not use.
 TRADITIONAL = set("們個來時國會為這說對與後發經過還動進實現樣點從體處當無種機關開應間義問題術設備標準網際檔確認選擇變數讀寫輸東車門長書學樂")
+
+# Sources by a folder of the path; manual pages are told by section.
+SOURCES = {"swriter": "Writer", "scalc": "Calc", "simpress": "Impress", "sbasic": "Basic", "libreoffice": "LibreOffice",
+           "debian-reference": "Debian Reference", "fortunes": "poetry", **{f"man{n}": f"man {n}" for n in range(1, 9)}}
+
+
+def source_of(path):
+    folders = path.split("/")
+    return next((name for folder, name in SOURCES.items() if folder in folders), "other")
 
 
 def strip_html(text):
@@ -80,12 +90,12 @@ def main():
             for name in sorted(names):
                 if name.startswith("changelog"):
                     continue
-                gathered = ""
-                for paragraph in [*paragraphs(os.path.join(base, name)), None]:
+                path, gathered = os.path.join(base, name), ""
+                for paragraph in [*paragraphs(path), None]:
                     if paragraph is not None and paragraph in seen:
                         continue
                     if gathered and (paragraph is None or len(gathered) + len(paragraph) > 600):
-                        out.write(json.dumps({"text": gathered}, ensure_ascii=False) + "\n")
+                        out.write(json.dumps({"text": gathered, "source": source_of(path)}, ensure_ascii=False) + "\n")
                         documents += 1
                         characters += len(gathered)
                         gathered = ""
