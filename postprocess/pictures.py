@@ -55,8 +55,11 @@ def spark(x, y, last_x, low=None, high=None):
             f'<circle cx="{across[-1]:.1f}" cy="{down[-1]:.1f}" r="2" fill="#d62728"/></svg>')
 
 
-def figure(value, digits=4):
-    return f"{value:.{digits}g}" if np.isfinite(value) else "–"
+def figure(value):
+    """Four digits of a number that is not whole."""
+    if not np.isfinite(value):
+        return "–"
+    return str(value) if isinstance(value, (int, np.integer)) else f"{value:.4g}" if abs(value) >= 1 else f"{value:.4f}"
 
 
 def table(header, rows):

@@ -26,7 +26,7 @@ from pictures import draw_curve, figure, smooth, spark, svg, table
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}
 h1{margin-bottom:0}.sub{color:#666;margin-top:0}svg{width:100%;height:auto}.grid{display:grid;grid-template-columns:1fr 1fr;gap:1em}
 table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .9em;text-align:left;border-bottom:1px solid #ddd}td.n{text-align:right}
-.wide{overflow-x:auto;font-size:13px}.wide td,.wide th{padding:.1em .5em}svg.spark{width:120px;height:24px;vertical-align:middle}
+.wide{overflow-x:auto;font-size:13px}.wide td,.wide th{padding:.1em .5em;white-space:nowrap}svg.spark{width:120px;height:24px;vertical-align:middle}
 pre{background:#f6f6f6;padding:1em;overflow:auto;font-size:13px}summary{cursor:pointer;margin:1em 0}"""
 
 # The main figure of a kind of task is the first of these that its evaluations have (src/tasks/task_file.cpp).
@@ -142,8 +142,8 @@ def tasks_table(results):
         loss, norm = smooth(task["loss"], width), smooth(task["grad_norm"], width)
         measured = np.isfinite(task["cosine"])
         cosine = smooth(task["cosine"][measured], max(1, measured.sum() // 20))
-        rows.append([name, len(step), spark(step, loss, last), f"{figure(loss[0], 3)} → {figure(loss[-1], 3)}",
-                     spark(dev["step"], dev[main], last, 0, 1) if main else "", f"{main} {figure(dev[main][-1], 3)}" if main else "",
+        rows.append([name, len(step), spark(step, loss, last), f"{figure(loss[0])} → {figure(loss[-1])}",
+                     spark(dev["step"], dev[main], last, 0, 1) if main else "", f"{main} {figure(dev[main][-1])}" if main else "",
                      spark(step, norm, last), float(norm[-1]), spark(step[measured], cosine, last, -1, 1),
                      float(cosine.mean()) if len(cosine) else float("nan")])
     header = ["task", "micro-steps", "loss", "", "dev figure", "", "gradient norm", "last", "cosine to the sum", "mean"]
@@ -278,7 +278,7 @@ def clue_page(folder):
     run = clue_table.read_run(folder)
     name = os.path.basename(os.path.normpath(folder))
     data = os.environ.get("RF_DATA")
-    published, source = clue_table.published_rows(data and os.path.join(data, "reference/published_clue_scores.json"))
+    published, source = clue_table.published_rows(os.path.join(data, "reference/published_clue_scores.json")) if data else ([], "")
     body = f"<div class=wide>{clue_table.html_table(clue_table.HEADER, [*published, clue_table.row_of(name, run)])}</div><p>{html.escape(source)}</p>"
     body += f"<div class=wide>{clue_table.html_table(clue_table.DETAIL_HEADER, list(clue_table.facts(name, run)))}</div>"
     pictures = ""
