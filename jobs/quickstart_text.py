@@ -1,9 +1,9 @@
 #!/usr/bin/python3
-"""Chinese prose out of unpacked Debian packages: quickstart_text.py FOLDER OUT.jsonl PASSAGES.jsonl
+"""Chinese prose out of unpacked Debian packages: quickstart_text.py FOLDER OUT.jsonl
 
 Takes HTML pages, manual pages (roff), fortunes and plain text, strips markup, keeps paragraphs that are mostly simplified
-Chinese, joins neighbours of one file into documents of a few hundred characters, and drops paragraphs seen before. PASSAGES.jsonl is a
-small task: single paragraphs, as many of each book, with the book that each comes from."""
+Chinese, joins neighbours of one file into documents of a few hundred characters, and drops paragraphs seen before. Each
+document says its source: the manual or the part of one that it is from."""
 
 import gzip
 import html
@@ -15,9 +15,15 @@ import sys
 HAN = re.compile(r"[\u4e00-\u9fff]")
 # Frequent traditional characters that simplified text does not use.
 TRADITIONAL = set("們個來時國會為這說對與後發經過還動進實現樣點從體處當無種機關開應間義問題術設備標準網際檔確認選擇變數讀寫輸東車門長書學樂")
-# Books by their path, and how many paragraphs of each become passages.
-BOOKS = {"poems": r"/fortunes/(tang|song)", "commands": r"/man[18]/", "library": r"/man[23]/", "debian": r"/debian-reference/", "calc": r"/text/scalc/", "writer": r"/text/swriter/"}
-PASSAGES = 450
+
+# Sources by a folder of the path; manual pages are told by section.
+SOURCES = {"swriter": "Writer", "scalc": "Calc", "simpress": "Impress", "sbasic": "Basic", "libreoffice": "LibreOffice",
+           "debian-reference": "Debian Reference", "fortunes": "poetry", **{f"man{n}": f"man {n}" for n in range(1, 9)}}
+
+
+def source_of(path):
+    folders = path.split("/")
+    return next((name for folder, name in SOURCES.items() if folder in folders), "other")
 
 
 def strip_html(text):
@@ -75,16 +81,9 @@ def paragraphs(path):
         yield paragraph
 
 
-def write_whole(path, rows):
-    with open(path + ".partial", "w", encoding="utf-8") as out:
-        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    os.replace(path + ".partial", path)
-
-
 def main():
-    folder, output, passages = sys.argv[1:]
+    folder, output = sys.argv[1:]
     seen, documents, characters = set(), 0, 0
-    books = {book: [] for book in BOOKS}
     with open(output + ".partial", "w", encoding="utf-8") as out:
         for base, folders, names in os.walk(folder):
             folders.sort()
@@ -92,24 +91,19 @@ def main():
                 if name.startswith("changelog"):
                     continue
                 path, gathered = os.path.join(base, name), ""
-                book = next((book for book, pattern in BOOKS.items() if re.search(pattern, path)), None)
                 for paragraph in [*paragraphs(path), None]:
                     if paragraph is not None and paragraph in seen:
                         continue
                     if gathered and (paragraph is None or len(gathered) + len(paragraph) > 600):
-                        out.write(json.dumps({"text": gathered}, ensure_ascii=False) + "\n")
+                        out.write(json.dumps({"text": gathered, "source": source_of(path)}, ensure_ascii=False) + "\n")
                         documents += 1
                         characters += len(gathered)
                         gathered = ""
                     if paragraph is not None:
                         seen.add(paragraph)
-                        if book:
-                            books[book].append(paragraph)
                         gathered += ("\n" if gathered else "") + paragraph
     if documents < 100:
         sys.exit(f"quickstart_text.py: only {documents} documents found under {folder}")
-    write_whole(passages, ({"text": all_of[i * len(all_of) // PASSAGES], "book": book} for book, all_of in books.items()
-                           for i in range(PASSAGES if len(all_of) > PASSAGES else 0)))
     os.replace(output + ".partial", output)
     print(f"{documents} documents, {characters} characters -> {output}")
 

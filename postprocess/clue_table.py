@@ -18,6 +18,8 @@ import h5py
 COLUMNS = (("iflytek", "iflytek", 12133, 2599), ("tnews", "tnews", 53360, 10000), ("afqmc", "afqmc", 34334, 4316),
            ("cmnli", "cmnli", 391783, 12241), ("ocnli", "ocnli", 50437, 2950), ("wsc", "cluewsc2020", 1244, 304), ("csl", "csl", 20000, 3000),
            ("cmrc2018", "cmrc2018", 10142, 3219), ("c3", "c3", 11869, 3816), ("chid", "chid", None, None), ("cluener", "cluener", 10748, 1343))
+HEADER = ["model", "part", *(column for column, _, _, _ in COLUMNS), "mean"]
+DETAIL_HEADER = ["model", "column", "metric", "train rows", "dev rows", "seeds", "missing"]
 
 
 def fail(text):
@@ -139,15 +141,13 @@ def main():
         runs[name] = read_run(path)
     rows, source = published_rows(args.published)
     rows += [row_of(name, run) for name, run in runs.items()]
-    header = ["model", "part", *(column for column, _, _, _ in COLUMNS), "mean"]
     details = [line for name, run in runs.items() for line in facts(name, run)]
-    detail_header = ["model", "column", "metric", "train rows", "dev rows", "seeds", "missing"]
-    text = markdown(header, rows) + "\n" + markdown(detail_header, details) + "\n" + source + "\n"
+    text = markdown(HEADER, rows) + "\n" + markdown(DETAIL_HEADER, details) + "\n" + source + "\n"
     print(text, end="")
     if args.markdown:
         write(args.markdown, text)
     if args.html:
-        write(args.html, html_table(header, rows) + html_table(detail_header, details) + f"<p>{html.escape(source)}</p>\n")
+        write(args.html, html_table(HEADER, rows) + html_table(DETAIL_HEADER, details) + f"<p>{html.escape(source)}</p>\n")
 
 
 if __name__ == "__main__":

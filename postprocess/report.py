@@ -1,236 +1,343 @@
 #!/usr/bin/python3
-"""One HTML page about a run, with its pictures inside: report.py RUN_FOLDER [-o report.html]
+"""One HTML page about one or more runs, with its pictures inside: report.py RUN_FOLDER... [-o report.html]
 
-Reads results.h5 and run.json of an output folder of pretrain, multitask or finetune, and examples.txt (the output of fill-mask) where
-there is one. Draws loss (training and held out), accuracy, learning rate, alpha, gradient norm and tokens per second; of a mix a row a
-task with its losses, norms and cosines; of a fine-tuning its dev figures, its runs and which class was taken for which."""
+A folder is the output of pretrain, multitask, finetune or clue. Of each the page has what was run, its curves, and
+  pretrain   loss (training and held out), accuracy, learning rate, alpha, gradient norm, speed
+  multitask  the same, and of every task loss, dev figure, gradient norm and cosine to the sum of gradients over time
+  finetune   loss and dev figure of every run with the epoch that was chosen, the runs' mean and deviation, which label is taken for which
+  clue       the article's table, and the dev figures of every task's runs
+and examples.txt (texts, below each a line of tab-separated answers with their probability) where the folder has one.
+Prints the facts of each run and the name of the page."""
 
 import argparse
+import glob
 import html
-import io
 import json
 import os
-import re
+import statistics
 import sys
 
+import clue_table
 import h5py
-import matplotlib
-
-matplotlib.use("svg")
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter  # noqa: E402
+import numpy as np
+from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
+from pictures import draw_curve, figure, smooth, spark, svg, table
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}
 h1{margin-bottom:0}.sub{color:#666;margin-top:0}svg{width:100%;height:auto}.grid{display:grid;grid-template-columns:1fr 1fr;gap:1em}
-table{border-collapse:collapse}td,th{padding:.2em .9em;text-align:left;border-bottom:1px solid #ddd}td.n{text-align:right}
+table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .9em;text-align:left;border-bottom:1px solid #ddd}td.n{text-align:right}
+.wide{overflow-x:auto;font-size:13px}.wide td,.wide th{padding:.1em .4em;white-space:nowrap}svg.spark{width:88px;height:22px;vertical-align:middle}
 pre{background:#f6f6f6;padding:1em;overflow:auto;font-size:13px}summary{cursor:pointer;margin:1em 0}"""
+
+# The main figure of a kind of task is the first of these that its evaluations have (src/tasks/task_file.cpp).
+MAIN_FIGURES = ("accuracy", "spearman", "exact_match", "micro_f1", "ndcg")
 
 
 def fail(text):
     sys.exit(f"report.py: {text}")
 
 
-def smooth(values, width):
-    """Mean over a centred window that shrinks at the ends."""
-    total = np.cumsum(np.insert(values.astype(float), 0, 0))
-    low = np.maximum(np.arange(len(values)) - width, 0)
-    high = np.minimum(np.arange(len(values)) + width + 1, len(values))
-    return (total[high] - total[low]) / (high - low)
+def columns(group):
+    return {name: data[:] for name, data in group.items() if isinstance(data, h5py.Dataset)}
 
 
-def svg(draw, wide=False):
-    figure, axes = plt.subplots(figsize=(11, 4.2) if wide else (5.6, 3.4), layout="constrained")
-    draw(axes)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None})
-    plt.close(figure)
-    text = out.getvalue()
-    return text[text.index("<svg"):]
+class Results:
+    """What a results.h5 holds: train, evaluations and tasks as columns, meta, and of a fine-tuning its dev predictions."""
+
+    def __init__(self, path):
+        if not os.path.exists(path):
+            fail(f"{path} does not exist (expected the output folder of a run)")
+        try:
+            with h5py.File(path, "r") as file:
+                if file.attrs.get("kind") != "roformer results":
+                    fail(f"{path} is not a results file of roformer")
+                self.train = columns(file["train"]) if "train" in file else {}
+                self.evaluations = {name: columns(group) for name, group in file.get("eval", {}).items()}
+                self.tasks = {name: columns(group) for name, group in file.get("tasks", {}).items()}
+                self.predictions = next((columns(group) for group in file.get("predictions", {}).values()), {})
+                self.meta = dict(file["meta"].attrs)
+        except (OSError, KeyError) as error:
+            fail(f"{path} cannot be read: {error}")
+        if not len(self.train.get("step", [])):
+            fail(f"{path} holds no update yet")
+        self.input = json.loads(self.meta.get("input", "{}"))
+
+    def facts(self):
+        train, meta = self.train, self.meta
+        return {"program": meta.get("program"), "processor": meta.get("processor"), "ranks": meta.get("ranks"), "compute type": meta.get("dtype"),
+                "parameters": f"{int(meta.get('parameters', 0)):,}", "updates": int(train["step"][-1]), "tokens seen": f"{int(train['tokens'].sum()):,}",
+                "time in updates": f"{train['seconds'].sum() / 60:.1f} min", "last training loss": f"{smooth(train['loss'], 10)[-1]:.4f} nats"}
 
 
-def draw_curve(axes, step, values, label, units, color, noisy=True):
-    """Noisy measurements become points with their running mean; a schedule is drawn as it is."""
-    if noisy and len(step) > 80:
-        axes.plot(step, values, ".", color=color, alpha=0.18, markersize=2, rasterized=True)
-        axes.plot(step, smooth(values, max(2, len(step) // 60)), color=color, linewidth=1.8)
-    else:
-        axes.plot(step, values, color=color, linewidth=1.5)
-    axes.set_xlabel("updates")
-    axes.set_ylabel(f"{label} [{units}]" if units != "1" else label)
+def main_figure(evaluation):
+    return next((name for name in MAIN_FIGURES if name in evaluation), None)
 
 
-def pictures(train, evaluation, meta):
-    step = train["step"]
+def section(title, body):
+    return f"<h2>{title}</h2>{body}" if body else ""
 
+
+def loss_picture(train, label, held_out=None, unigram=None):
     def loss(axes):
-        draw_curve(axes, step, train["loss"], "loss", "nats", "tab:blue")
+        draw_curve(axes, train["step"], train["loss"], label, "nats", "tab:blue")
         axes.lines[-1].set_label("training")
-        if len(evaluation.get("step", [])):
-            axes.plot(evaluation["step"], evaluation["loss"], "o-", color="tab:red", markersize=4, label="held out")
-        if "unigram_cross_entropy" in meta:
-            axes.axhline(meta["unigram_cross_entropy"], color="gray", linestyle="--", linewidth=1, label="unigram, same targets")
+        if held_out:
+            axes.plot(held_out["step"], held_out["loss"], "o-", color="tab:red", markersize=4, label="held out")
+        if unigram:
+            axes.axhline(unigram, color="gray", linestyle="--", linewidth=1, label="unigram, same targets")
         axes.legend(frameon=False)
 
-    yield "Loss", svg(loss, wide=True), True
+    return svg(loss, wide=True)
+
+
+def small_pictures(train, held_out=None, names=("accuracy", "lr", "alpha", "grad_norm", "tokens_per_second", "flops_per_second")):
+    out = ""
     for name, title, units, scale, color in (
         ("accuracy", "accuracy", "1", 1, "tab:green"), ("lr", "learning rate", "1", 1, "tab:purple"),
         ("alpha", "residual weight alpha", "1", 1, "tab:orange"), ("grad_norm", "gradient norm", "1", 1, "tab:brown"),
         ("tokens_per_second", "speed", "tokens/s", 1, "tab:cyan"), ("flops_per_second", "arithmetic", "GFLOP/s", 1e9, "tab:olive")):
-        if name not in train:
+        if name not in train or name not in names or (name == "alpha" and np.ptp(train[name]) == 0):
             continue
 
         def one(axes, name=name, title=title, color=color, units=units, scale=scale):
-            draw_curve(axes, step, train[name] / scale, title, units, color, noisy=name not in ("lr", "alpha"))
-            if name == "accuracy" and "accuracy" in evaluation:
+            draw_curve(axes, train["step"], train[name] / scale, title, units, color, noisy=name not in ("lr", "alpha"))
+            if name == "accuracy" and held_out:
                 axes.lines[-1].set_label("training")
-                axes.plot(evaluation["step"], evaluation["accuracy"], "o-", color="tab:red", markersize=3, label="held out")
+                axes.plot(held_out["step"], held_out["accuracy"], "o-", color="tab:red", markersize=3, label="held out")
                 axes.legend(frameon=False)
             if name in ("alpha", "tokens_per_second", "flops_per_second"):
                 axes.set_ylim(bottom=0)
-            if name == "grad_norm":
+            if name == "grad_norm" and train[name].min() > 0:
                 axes.set_yscale("log")
                 if train[name].max() < 100 * train[name].min():  # too few powers of ten to read the axis by
                     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                     axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
                     axes.yaxis.set_minor_formatter(NullFormatter())
 
-        yield title.capitalize(), svg(one), False
+        out += f"<div><h3>{title.capitalize()}</h3>{svg(one)}</div>"
+    return f"<div class=grid>{out}</div>"
+
+
+def pretrain_page(folder):
+    results = Results(os.path.join(folder, "results.h5"))
+    held_out, facts = results.evaluations.get("mlm"), results.facts()
+    if held_out:
+        facts["held-out loss"] = f"{held_out['loss'][-1]:.4f} nats (perplexity {held_out['perplexity'][-1]:.1f}, accuracy {held_out['accuracy'][-1]:.1%})"
+    unigram = results.meta.get("unigram_cross_entropy")
+    if unigram is not None:
+        facts["unigram cross-entropy of the same targets"] = f"{unigram:.4f} nats"
+    loss = loss_picture(results.train, "masked-LM loss", held_out, unigram)
+    return "Pre-training", facts, section("Loss", loss) + small_pictures(results.train, held_out), results.input, loss
+
+
+def tasks_table(results):
+    """A row a task, with curves of its micro-steps; cosines on one scale, from -1 to 1, and dev figures from 0 to 1."""
+    last, rows = results.train["step"][-1], []
+    for name, task in results.tasks.items():
+        if not len(task["step"]):
+            rows.append([name, 0, "", "", "", "", "", "", "", ""])
+            continue
+        step, dev = task["step"], results.evaluations.get(name, {})
+        main, width = main_figure(dev), max(1, len(step) // 20)
+        loss, norm = smooth(task["loss"], width), smooth(task["grad_norm"], width)
+        measured = np.isfinite(task["cosine"])
+        cosine = smooth(task["cosine"][measured], max(1, measured.sum() // 20))
+        rows.append([name, len(step), spark(step, loss, last), f"{figure(loss[0])} → {figure(loss[-1])}",
+                     spark(dev["step"], dev[main], last, 0, 1) if main else "", f"{main} {figure(dev[main][-1])}" if main else "",
+                     spark(step, norm, last), float(norm[-1]), spark(step[measured], cosine, last, -1, 1),
+                     float(cosine.mean()) if len(cosine) else float("nan")])
+    header = ["task", "micro-steps", "loss", "", "dev figure", "", "gradient norm", "last", "cosine to the sum", "mean"]
+    return f"<div class=wide>{table(header, rows)}</div>"
+
+
+def multitask_page(folder):
+    results = Results(os.path.join(folder, "results.h5"))
+    facts = {**results.facts(), "tasks": len(results.tasks)}
+    last = [dev[main_figure(dev)][-1] for name, dev in results.evaluations.items() if name != "mlm" and main_figure(dev)]
+    last = [value for value in last if np.isfinite(value)]
+    if last:
+        facts["mean of the tasks' main dev figures"] = f"{statistics.mean(last):.4f} (of {len(last)})"
+    loss = loss_picture(results.train, "loss, mean of micro-steps")
+    return "Multitask", facts, section("Loss", loss) + small_pictures(results.train) + section("Tasks", tasks_table(results)), results.input, loss
+
+
+def read_runs(folder):
+    """The runs of a fine-tuning by name, those under way too."""
+    paths = sorted(glob.glob(os.path.join(glob.escape(folder), "runs", "*", "results.h5")))
+    return {os.path.basename(os.path.dirname(path)): Results(path) for path in paths}
+
+
+def dev_picture(runs, main, majority=None):
+    """The dev figure by epoch, a line a run, a ring around the epoch that was chosen: the first of the best."""
+    def draw(axes):
+        for name, run in runs.items():
+            dev = next(iter(run.evaluations.values()), {})
+            if main not in dev:
+                continue
+            best = int(np.argmax(dev[main]))
+            line, = axes.plot(dev["epoch"], dev[main], "o-", markersize=4, label=name)
+            axes.plot(dev["epoch"][best], dev[main][best], "o", markersize=11, markerfacecolor="none", color=line.get_color())
+        if majority is not None:
+            axes.axhline(majority, color="gray", linestyle="--", linewidth=1, label="most frequent label")
+        axes.set_xlabel("epochs")
+        axes.set_ylabel(f"dev {main.replace('_', ' ')}")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(axes.get_legend_handles_labels()[0]) <= 9:
+            axes.legend(frameon=False, fontsize=8)
+
+    return svg(draw)
+
+
+def run_losses(runs):
+    def draw(axes):
+        for name, run in runs.items():
+            step, loss = run.train["step"], run.train["loss"]
+            line, = axes.plot(step, smooth(loss, max(2, len(step) // 60)), linewidth=1.5, label=name)
+            dev = next(iter(run.evaluations.values()), None)
+            if dev:
+                axes.plot(dev["step"], dev["loss"], "o--", color=line.get_color(), markersize=4, linewidth=1)
+        axes.set_xlabel("updates")
+        axes.set_ylabel("loss [nats]; points: dev")
+        axes.legend(frameon=False)
+
+    return svg(draw, wide=True)
+
+
+def labels_of(results):
+    """Right and answered label of every dev row whose label is known, and the table of labels; of other kinds of task none."""
+    names = results.input.get("task_labels") or []
+    if results.input.get("task_file", {}).get("kind") != "classify" or "label" not in results.predictions:
+        return None
+    number = {name: i for i, name in enumerate(names)}
+    answered = np.array([number[json.loads(line)["label"]] for line in results.predictions["answer"]], dtype=int)
+    right = results.predictions["label"].astype(int)
+    known = right >= 0
+    return (right[known], answered[known], names) if known.any() else None
+
+
+def label_tables(right, answered, names):
+    """Confusion matrix, rows the right labels (up to 24 of them), and precision and recall of each."""
+    counts = np.zeros((len(names), len(names)), dtype=int)
+    np.add.at(counts, (right, answered), 1)
+    out = ""
+    if len(names) <= 24:
+        head = "<tr><th>right \\ answered</th>" + "".join(f"<th>{html.escape(name)}</th>" for name in names) + "</tr>"
+        body = ""
+        for name, row in zip(names, counts):
+            shares = row / max(row.sum(), 1)
+            body += f"<tr><th>{html.escape(name)}</th>" + "".join(
+                f'<td class=n style="background:rgba(31,119,180,{0.75 * share:.2f})">{count or ""}</td>' for count, share in zip(row, shares)) + "</tr>"
+        out += section("Which label is taken for which", f"<div class=wide><table>{head}{body}</table></div>")
+    rows = []
+    for i in np.argsort(-counts.sum(axis=1), kind="stable"):
+        others = np.where(np.arange(len(names)) == i, 0, counts[i])
+        rows.append([names[i], int(counts[i].sum()), counts[i, i] / counts[:, i].sum() if counts[:, i].any() else float("nan"),
+                     counts[i, i] / counts[i].sum() if counts[i].any() else float("nan"), f"{names[others.argmax()]} ({others.max()})" if others.any() else ""])
+    return out + section("Labels", table(["label", "dev rows", "precision", "recall", "most often taken for"], rows))
+
+
+def finetune_page(folder):
+    runs = read_runs(folder)
+    if not runs:
+        fail(f"{folder} holds no run yet")
+    path = os.path.join(folder, "results.h5")
+    results = Results(path) if os.path.exists(path) else next(iter(runs.values()))
+    facts = results.facts()
+    dev = next(iter(results.evaluations.values()), {})
+    main, body, outcome = main_figure(dev), "", None
+    if os.path.exists(os.path.join(folder, "metrics.json")):
+        with open(os.path.join(folder, "metrics.json"), encoding="utf-8") as file:
+            outcome = json.load(file)
+        best = outcome["best"]
+        main = next(iter(best["metrics"]))
+        facts = {"task": outcome["task"], "rows": ", ".join(f"{part} {outcome[part + '_examples']}" for part in ("train", "dev", "test")), **facts}
+        facts[f"dev {main.replace('_', ' ')}"] = f"{best['metrics'][main]:.4f} (learning rate {best['learning_rate']:g}, seed {best['seed']}, epoch {best['epoch']})"
+        values = [run["metrics"][main] for run in outcome["runs"]]
+        if len(values) > 1:
+            facts[f"mean of {len(values)} runs"] = f"{statistics.mean(values):.4f}, deviation {statistics.stdev(values):.4f}"
+        if main in outcome.get("test", {}):
+            facts[f"test {main.replace('_', ' ')}"] = f"{outcome['test'][main]:.4f}"
+        names = list(best["metrics"])
+        rows = [[f"{run['learning_rate']:g}", str(run["seed"]), str(run["epoch"]), *(float(run["metrics"].get(name, "nan")) for name in names)]
+                for run in outcome["runs"]]
+        body += section("Runs", table(["learning rate", "seed", "chosen epoch", *names], rows))
+    else:
+        facts["state"] = f"under way: {len(runs)} runs begun"
+    labels, majority = labels_of(results), None
+    if labels:
+        majority = np.bincount(labels[0]).max() / len(labels[0])
+        facts["most frequent label"] = f"{labels[2][np.bincount(labels[0]).argmax()]}, {majority:.4f} of the dev rows"
+        body += label_tables(*labels)
+    loss = run_losses(runs)
+    pictures = f"<div><h3>Dev figure</h3>{dev_picture(runs, main, majority if main == 'accuracy' else None)}</div>" if main else ""
+    pictures = f"<div class=grid>{pictures}</div>" + small_pictures(results.train, names=("grad_norm", "tokens_per_second"))
+    return "Fine-tuning", facts, section("Loss", loss) + pictures + body, results.input, loss
+
+
+def clue_page(folder):
+    run = clue_table.read_run(folder)
+    name = os.path.basename(os.path.normpath(folder))
+    data = os.environ.get("RF_DATA")
+    published, source = clue_table.published_rows(os.path.join(data, "reference/published_clue_scores.json")) if data else ([], "")
+    body = f"<div class=wide>{clue_table.html_table(clue_table.HEADER, [*published, clue_table.row_of(name, run)])}</div><p>{html.escape(source)}</p>"
+    body += f"<div class=wide>{clue_table.html_table(clue_table.DETAIL_HEADER, list(clue_table.facts(name, run)))}</div>"
+    pictures = ""
+    for _, task, _, _ in clue_table.COLUMNS:
+        runs = read_runs(os.path.join(folder, task))
+        if runs and run.get(task, {}).get("dev"):
+            pictures += f"<div><h3>{task}</h3>{dev_picture(runs, run[task]['metric'])}</div>"
+    with h5py.File(os.path.join(folder, "clue.h5"), "r") as file:
+        attributes = dict(file.attrs)
+    facts = {"program": attributes.get("program"), "tasks": sum(bool(task["dev"]) for task in run.values()), "missing": sum(bool(task["missing"]) for task in run.values())}
+    return "CLUE", facts, section("Dev figures, in per cent", body) + section("By epoch", f"<div class=grid>{pictures}</div>" if pictures else ""), \
+        json.loads(attributes.get("input", "{}")), None
+
+
+def page_of(folder):
+    """Title, facts, HTML, input and loss picture of a run; what a folder is shows in what it holds."""
+    if os.path.exists(os.path.join(folder, "clue.h5")):
+        return clue_page(folder)
+    if os.path.isdir(os.path.join(folder, "runs")):
+        return finetune_page(folder)
+    path = os.path.join(folder, "results.h5")
+    return multitask_page(folder) if os.path.exists(path) and h5py.is_hdf5(path) and Results(path).tasks else pretrain_page(folder)
 
 
 def examples(path):
-    """Tables from fill-mask's output: a line of text, then a line of tab-separated candidates for each mask."""
     if not os.path.exists(path):
         return ""
-    out = "<h2>Filled masks</h2>"
-    for line in open(path, encoding="utf-8"):
-        line = line.rstrip("\n")
-        if line.startswith("\t"):
-            cells = [re.fullmatch(r"(.*) ([0-9.]+)", c) for c in line.strip("\t").split("\t")]
-            out += "<tr>" + "".join(f"<td>{html.escape(c[1])} <small>{float(c[2]):.1%}</small></td>" for c in cells if c) + "</tr>"
-        else:
-            out += ("</table>" if "<table" in out and not out.endswith("</table>") else "") + f"<p>{html.escape(line)}</p><table>"
-    return out + "</table>"
-
-
-def columns(group):
-    return {name: group[name][:] for name in group if isinstance(group[name], h5py.Dataset)}
-
-
-def html_table(head, rows):
-    """Numbers stand to the right; what begins with < is markup already."""
-    def cell(value):
-        text = str(value)
-        return f"<td{' class=n' if re.match(r'[-–0-9]', text) else ''}>{text if text.startswith('<') else html.escape(text)}</td>"
-
-    return ("<table><tr>" + "".join(f"<th>{html.escape(h)}</th>" for h in head) + "</tr>"
-            + "".join("<tr>" + "".join(map(cell, row)) + "</tr>" for row in rows) + "</table>")
-
-
-def spark(values):
-    """A small line of a running mean, over the whole range of its values."""
-    y = smooth(values, max(1, len(values) // 12))
-    if len(y) < 2:
-        return ""
-    low, span = y.min(), max(y.max() - y.min(), 1e-12)
-    points = " ".join(f"{110 * i / (len(y) - 1):.1f},{20 - 18 * (v - low) / span:.1f}" for i, v in enumerate(y))
-    return f'<svg viewBox="0 0 110 22" style="width:110px"><polyline points="{points}" fill="none" stroke="#1f77b4" stroke-width="1.3"/></svg>'
-
-
-def main_figure(evaluated):
-    """Name and values of a task's main figure: the first of these that it has."""
-    for name in ("assigned_accuracy", "accuracy", "micro_f1", "exact_match", "f1", "spearman", "loss"):
-        if name in evaluated:
-            return name, evaluated[name]
-    return "–", np.array([])
-
-
-def mixed_tasks(file):
-    """A row a task of a mix."""
-    rows = []
-    for name in file["tasks"]:
-        learnt = columns(file["tasks"][name])
-        figure, values = main_figure(columns(file["eval"][name])) if name in file.get("eval", {}) else ("–", [])
-        cosine = learnt["cosine"][np.isfinite(learnt["cosine"])]
-        rows.append((name, len(learnt["step"]), f"{learnt['loss'][-10:].mean():.3f}", spark(learnt["loss"]), f"{learnt['grad_norm'].mean():.3g}",
-                     f"{cosine.mean():.2f}" if len(cosine) else "–", figure, f"{values[0]:.4f}" if len(values) else "–", f"{values[-1]:.4f}" if len(values) else "–"))
-    return "<h2>Tasks</h2>" + html_table(["task", "micro-steps", "loss, last ten", "loss", "gradient norm", "cosine to the sum", "dev figure", "first", "last"], rows)
-
-
-def fine_tuned(file, meta):
-    """Dev figures by epoch, the runs, and right against given classes."""
-    task = next(iter(file["predictions"]))
-    evaluated, runs, said = columns(file["eval"][task]), columns(file["runs"]), columns(file["predictions"][task])
-    figure, values = main_figure(evaluated)
-
-    def dev(axes):
-        axes.plot(evaluated["epoch"], values, "o-", color="tab:red", markersize=4)
-        axes.set_xlabel("epochs of the best run")
-        axes.set_ylabel(f"dev {figure}")
-
-    best = runs[figure]
-    head = f"<h2>Dev figures</h2><p>{html.escape(figure)} of {len(said['id'])} held-out examples: {best.mean():.4f}"
-    body = head + (f" ± {best.std(ddof=1):.4f} over {len(best)} runs" if len(best) > 1 else "") + f"</p>{svg(dev, wide=True)}"
-    body += html_table(["learning rate", "seed", "best epoch", figure], [(f"{lr:g}", seed, epoch, f"{value:.4f}") for lr, seed, epoch, value in
-                                                                         zip(runs["learning_rate"], runs["seed"], runs["epoch"], best)])
-    labels = json.loads(meta["input"]).get("task_labels") or []
-    if "label" in said and 1 < len(labels) <= 20 and said["logits"].shape[1] == len(labels):
-        known = said["label"] >= 0
-        counts = np.zeros((len(labels), len(labels)), int)
-        np.add.at(counts, (said["label"][known], said["logits"][known].argmax(1)), 1)
-        body += "<h2>Right class (rows) and given class</h2>" + html_table(["", *labels, "recall"], [
-            (f"<b>{html.escape(label)}</b>", *row, f"{row[i] / max(row.sum(), 1):.1%}") for i, (label, row) in enumerate(zip(labels, counts))])
-        body += f"<p>Always the most frequent class: {counts.sum(1).max() / max(counts.sum(), 1):.1%}</p>"
-    return body
+    out = ""
+    with open(path, encoding="utf-8") as file:
+        for line in file.read().splitlines():
+            if line.startswith("\t"):
+                cells = [cell.rpartition(" ") for cell in line.strip("\t").split("\t")]
+                out += "<table><tr>" + "".join(f"<td>{html.escape(text)} <small>{float(p):.1%}</small></td>" for text, _, p in cells) + "</tr></table>"
+            else:
+                out += f"<p>{html.escape(line)}</p>"
+    return section("Examples", out)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run")
-    parser.add_argument("-o", "--output", help="default: RUN/report.html")
-    parser.add_argument("--loss-svg", help="also write the loss picture to this file")
+    parser.add_argument("runs", nargs="+", metavar="RUN")
+    parser.add_argument("-o", "--output", help="default: report.html in the first RUN")
+    parser.add_argument("--loss-svg", help="also write the loss picture of the first run that has one to this file")
     args = parser.parse_args()
-    path = os.path.join(args.run, "results.h5")
-    if not os.path.exists(path):
-        fail(f"{path} does not exist (expected the output folder of a run)")
-    try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("kind") != "roformer results":
-                fail(f"{path} is not a results file of roformer")
-            train = columns(file["train"])
-            evaluation = columns(file["eval/mlm"]) if "eval/mlm" in file and "tasks" not in file else {}
-            meta = dict(file["meta"].attrs)
-            title, tasks = ("Multi-task report", mixed_tasks(file)) if "tasks" in file else ("Fine-tuning report", fine_tuned(file, meta)) if "predictions" in file else (
-                "Training report" if "task_file" in meta.get("input", "") else "Pre-training report", "")
-    except OSError as error:
-        fail(f"{path} cannot be read: {error}")
-    if not len(train.get("step", [])):
-        fail(f"{path} holds no update yet")
-    run = json.load(open(os.path.join(args.run, "run.json"), encoding="utf-8")) if os.path.exists(os.path.join(args.run, "run.json")) else {}
-    facts = {"program": meta.get("program"), "processor": meta.get("processor"), "ranks": meta.get("ranks"), "compute type": meta.get("dtype"),
-             "parameters": f"{int(meta.get('parameters', 0)):,}", "updates": int(train["step"][-1]), "tokens seen": f"{int(train['tokens'].sum()):,}",
-             "time in updates": f"{train['seconds'].sum() / 60:.1f} min", "last training loss": f"{smooth(train['loss'], 10)[-1]:.4f} nats"}
-    if len(evaluation.get("step", [])):
-        facts["held-out loss"] = f"{evaluation['loss'][-1]:.4f} nats (perplexity {evaluation['perplexity'][-1]:.1f}, accuracy {evaluation['accuracy'][-1]:.1%})"
-    if "unigram_cross_entropy" in meta:
-        facts["unigram cross-entropy of the same targets"] = f"{meta['unigram_cross_entropy']:.4f} nats"
-    body, small = "", ""
-    for name, picture, wide in pictures(train, evaluation, meta):
-        if name == "Loss" and args.loss_svg:
-            with open(args.loss_svg, "w", encoding="utf-8") as out:
-                out.write('<?xml version="1.0" encoding="utf-8"?>\n' + picture)
-        if wide:
-            body += f"<h2>{name}</h2>{picture}"
-        else:
-            small += f"<div><h3>{name}</h3>{picture}</div>"
-    table = "".join(f"<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>" for k, v in facts.items())
-    page = (f"<!doctype html><html lang=en><meta charset=utf-8><title>roformer: {html.escape(args.run)}</title><style>{STYLE}</style>"
-            f"<h1>{title}</h1><p class=sub>{html.escape(args.run)}</p><table>{table}</table>{body}<div class=grid>{small}</div>"
-            f"{tasks}{examples(os.path.join(args.run, 'examples.txt'))}"
-            f"<details><summary>Input as resolved</summary><pre>{html.escape(json.dumps(run.get('input', {}), indent=2, ensure_ascii=False))}</pre></details></html>\n")
-    output = args.output or os.path.join(args.run, "report.html")
+    body, picture = "", None
+    for folder in args.runs:
+        title, facts, content, given, loss = page_of(folder)
+        picture = picture or loss
+        print(f"{title}, {folder}:")
+        for name, value in facts.items():
+            print(f"  {name}: {value}")
+        body += (f"<h1>{title} report</h1><p class=sub>{html.escape(folder)}</p>{table(['', ''], [[name, str(value)] for name, value in facts.items()])}{content}"
+                 f"{examples(os.path.join(folder, 'examples.txt'))}"
+                 f"<details><summary>Input as resolved</summary><pre>{html.escape(json.dumps(given, indent=2, ensure_ascii=False))}</pre></details>")
+    if args.loss_svg and picture:
+        with open(args.loss_svg, "w", encoding="utf-8") as out:
+            out.write('<?xml version="1.0" encoding="utf-8"?>\n' + picture)
+    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>roformer: {html.escape(', '.join(args.runs))}</title><style>{STYLE}</style>{body}</html>\n"
+    output = args.output or os.path.join(args.runs[0], "report.html")
     with open(output + ".partial", "w", encoding="utf-8") as out:
         out.write(page)
     os.replace(output + ".partial", output)
