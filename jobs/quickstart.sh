@@ -76,7 +76,7 @@ else
   train finetune inputs/finetune_quickstart.json
   lines=('在单元格中输入公式，即可计算所选区域的平均值。' '打印每个文件的前十行到标准输出。' '夜雨敲窗人未眠，一江春水送归船。')
   printf '%s\n' "${lines[@]}" | "$roformer" predict --checkpoint "$work/finetune" |
-    sed -E 's/.*"label":"([^"]*)","probability":([^,]*),.*/\t\1 \2/' |
+    sed -E 's/.*"label": ?"([^"]*)", ?"probability": ?([^,}]*)[,}].*/\t\1 \2/' |
     paste -d '\n' <(printf '%s\n' "${lines[@]}") - | tee "$work/finetune/examples.txt"
   runs+=("$work/finetune")
 fi
