@@ -30,7 +30,7 @@ table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .9em;text-align:l
 pre{background:#f6f6f6;padding:1em;overflow:auto;font-size:13px}summary{cursor:pointer;margin:1em 0}"""
 
 # The main figure of a kind of task is the first of these that its evaluations have (src/tasks/task_file.cpp).
-MAIN_FIGURES = ("accuracy", "spearman", "exact_match", "micro_f1", "ndcg")
+MAIN_FIGURES = ("ndcg", "accuracy", "spearman", "exact_match", "micro_f1")
 
 
 def fail(text):
