@@ -46,7 +46,8 @@ def test_three_updates_of_every_task_on_one_and_two_ranks():
                 assert first.keys() == second.keys() and all(numpy.array_equal(first[key], second[key], equal_nan=True) for key in first), (group, name)
             trained, judged = table(one["tasks"][name]), table(one["eval"][name])
             assert len(set(trained["step"])) >= 3, f"{name}: {len(set(trained['step']))} updates"
-            assert all(0 < loss < math.inf for loss in trained["loss"]), (name, trained["loss"])
+            # A list of one grade has no loss.
+            assert 0 <= min(trained["loss"]) and 0 < max(trained["loss"]) < math.inf, (name, trained["loss"])
             metrics = judged.keys() - {"step", "loss"}
             assert metrics and all(math.isfinite(judged[key][-1]) for key in ("loss", *metrics)), (name, judged)
 
@@ -56,7 +57,7 @@ def test_three_updates_of_every_task_on_one_and_two_ranks():
 ROWS = 32
 # The task of each kind, and the epochs it takes.
 BY_HEART = {"classify": ("tnews", 20), "regress": ("sts_b_zh", 40), "multiple_choice": ("e_kar", 20), "span": ("bdci_car2018_opinion", 20),
-            "entities": ("weibo_ner", 60), "rank": ("simclue_rank", 20), "relations": ("duie", 60), "events": ("duee", 60)}
+            "entities": ("weibo_ner", 60), "rank": ("simclue_rank", 20), "relations": ("duie", 60), "events": ("duee", 100)}
 
 
 def shipped(name):
