@@ -19,7 +19,7 @@ from scorers import cmrc, f1_of
 
 def settings(output, hidden, layers, **more):
     return sets(**{**dict(model__hidden_size=hidden, model__num_attention_heads=4, model__num_hidden_layers=layers, model__intermediate_size=2 * hidden,
-                          model__vocab_size=12000, vocab=VOCAB, data=DATA, cache="prepared", output=output, dtype="f32", parallel__threads=1), **more})
+                          model__vocab_size=12000, vocab=VOCAB, data=DATA, cache="prepared", output=output, dtype="f32", parallel__threads=2), **more})
 
 
 # Every task.
@@ -35,7 +35,7 @@ def test_three_updates_of_every_task_on_one_and_two_ranks():
     updates = 150  # of 8 draws: the rarest tasks, 1 in 105, come 11 times on average
     for ranks in (1, 2):
         run("multitask", *settings(f"every{ranks}", 32, 1, tasks=json.dumps(files), steps=updates, batch__sequences=16, batch__lanes=2, mix__micro_steps=8,
-                                   schedule__lr="[[0,1]]", limit__train=64, limit__dev=4, limit__test=4, eval_every=updates, checkpoint_every=updates,
+                                   schedule__lr="[[0,1]]", limit__train=64, limit__dev=8, limit__test=1, eval_every=updates, checkpoint_every=updates,
                                    log_every=updates), ranks=ranks, timeout=600)
     assert state("every1") == state("every2")
     with h5py.File("every1/results.h5", "r") as one, h5py.File("every2/results.h5", "r") as two:
@@ -48,8 +48,10 @@ def test_three_updates_of_every_task_on_one_and_two_ranks():
             assert len(set(trained["step"])) >= 3, f"{name}: {len(set(trained['step']))} updates"
             # A list of one grade has no loss.
             assert all(0 <= loss < math.inf for loss in trained["loss"]) and any(trained["loss"]), (name, trained["loss"])
-            metrics = judged.keys() - {"step", "loss"}
-            assert metrics and all(math.isfinite(judged[key][-1]) for key in ("loss", *metrics)), (name, judged)
+            silent = name == "qbqtc"  # but for 22 of its 4924 dev lists, which have more than one grade
+            metrics = judged.keys() - {"step", "loss", "examples"}
+            assert metrics and math.isfinite(judged["loss"][-1]), (name, judged)
+            assert silent or all(math.isfinite(judged[key][-1]) for key in metrics), (name, judged)
 
 
 # By heart.
@@ -79,9 +81,9 @@ def check_by_heart(kind):
     task = shipped(name)
     assert task["kind"] == kind
     # Equal scores have no order, so that no rank correlation of them is 1.
-    write_task(task, task["train"], submission={}, metric="pearson" if kind == "regress" else "")
+    write_task(task, task["train"], submission={}, max_bad=1000, metric="pearson" if kind == "regress" else "")
     run("finetune", *settings(f"{name}-run", 128, 2, task=f"{name}.json", model__hidden_dropout_prob=0, model__attention_probs_dropout_prob=0,
-                              model__residual_mode="plain", epochs=epochs, batch__sequences=4, optimizer__lr=3e-3,
+                              model__residual_mode="plain", epochs=epochs, batch__sequences=4, optimizer__lr=3e-3, schedule__lr=f"[[0,1],[{8 * epochs},0.1]]",
                               limit__train=ROWS, limit__dev=ROWS, limit__test=1), timeout=600)
     with open(f"{name}-run/metrics.json", encoding="utf-8") as file:
         found = json.load(file)
