@@ -19,12 +19,7 @@ from scorers import cmrc, f1_of
 
 def settings(output, hidden, layers, **more):
     return sets(**{**dict(model__hidden_size=hidden, model__num_attention_heads=4, model__num_hidden_layers=layers, model__intermediate_size=2 * hidden,
-                          model__vocab_size=12000, vocab=VOCAB, data=DATA, cache="prepared", output=output, dtype="f32", parallel__threads=1), **more})
-
-
-def figures(folder):
-    with open(f"{folder}/metrics.json", encoding="utf-8") as file:
-        return json.load(file)
+                          model__vocab_size=12000, vocab=VOCAB, data=DATA, cache="prepared", output=output, dtype="f32", parallel__threads=2), **more})
 
 
 # Every task.
@@ -40,7 +35,7 @@ def test_three_updates_of_every_task_on_one_and_two_ranks():
     updates = 150  # of 8 draws: the rarest tasks, 1 in 105, come 11 times on average
     for ranks in (1, 2):
         run("multitask", *settings(f"every{ranks}", 32, 1, tasks=json.dumps(files), steps=updates, batch__sequences=16, batch__lanes=2, mix__micro_steps=8,
-                                   schedule__lr="[[0,1]]", limit__train=64, limit__dev=4, limit__test=4, eval_every=updates, checkpoint_every=updates,
+                                   schedule__lr="[[0,1]]", limit__train=64, limit__dev=8, limit__test=1, eval_every=updates, checkpoint_every=updates,
                                    log_every=updates), ranks=ranks, timeout=600)
     assert state("every1") == state("every2")
     with h5py.File("every1/results.h5", "r") as one, h5py.File("every2/results.h5", "r") as two:
@@ -51,39 +46,47 @@ def test_three_updates_of_every_task_on_one_and_two_ranks():
                 assert first.keys() == second.keys() and all(numpy.array_equal(first[key], second[key], equal_nan=True) for key in first), (group, name)
             trained, judged = table(one["tasks"][name]), table(one["eval"][name])
             assert len(set(trained["step"])) >= 3, f"{name}: {len(set(trained['step']))} updates"
-            assert all(0 < loss < math.inf for loss in trained["loss"]), (name, trained["loss"])
-            metrics = judged.keys() - {"step", "loss"}
-            assert metrics and all(math.isfinite(judged[key][-1]) for key in ("loss", *metrics)), (name, judged)
+            # A list of one grade has no loss.
+            assert all(0 <= loss < math.inf for loss in trained["loss"]) and any(trained["loss"]), (name, trained["loss"])
+            silent = name == "qbqtc"  # but for 22 of its 4924 dev lists, which have more than one grade
+            metrics = judged.keys() - {"step", "loss", "examples"}
+            assert metrics and math.isfinite(judged["loss"][-1]), (name, judged)
+            assert silent or all(math.isfinite(judged[key][-1]) for key in metrics), (name, judged)
 
 
 # By heart.
 
 ROWS = 32
 # The task of each kind, and the epochs it takes.
-BY_HEART = {"classify": ("tnews", 20), "regress": ("sts_b_zh", 30), "multiple_choice": ("e_kar", 20), "span": ("bdci_car2018_opinion", 20),
-            "entities": ("weibo_ner", 70), "rank": ("simclue_rank", 20), "relations": ("duie", 60), "events": ("duee", 45)}
+BY_HEART = {"classify": ("tnews", 20), "regress": ("sts_b_zh", 40), "multiple_choice": ("e_kar", 20), "span": ("bdci_car2018_opinion", 20),
+            "entities": ("weibo_ner", 60), "rank": ("simclue_rank", 20), "relations": ("duie", 60), "events": ("duee", 100)}
 
 
-def write_task(name, part, **more):
-    """The shipped task with the rows of one part (of train where there is none) as train, dev and test; returns its file and itself."""
+def shipped(name):
     with open(f"{TASKS}/{name}.json", encoding="utf-8") as file:
-        task = json.load(file)
-    rows = task.get(part) or task["train"]
+        return json.load(file)
+
+
+def write_task(task, rows, **more):
+    """NAME.json: the task with these sources as train, dev and test. Returns it."""
     task = {**task, "train": rows, "dev": rows, "test": rows, "guard": False, **more}
     task.pop("hashed", None)
-    with open(f"{name}.json", "w", encoding="utf-8") as out:
+    with open(f"{task['name']}.json", "w", encoding="utf-8") as out:
         json.dump(task, out, ensure_ascii=False)
-    return f"{name}.json", task
+    return task
 
 
 def check_by_heart(kind):
     name, epochs = BY_HEART[kind]
-    file, task = write_task(name, "train", submission={}, head={"size": 16}, **({"metric": "pearson"} if kind == "regress" else {}))  # equal scores have no order, so no rank correlation of 1
+    task = shipped(name)
     assert task["kind"] == kind
-    run("finetune", *settings(f"{name}-run", 64, 2, task=file, model__hidden_dropout_prob=0, model__attention_probs_dropout_prob=0,
-                              model__residual_mode="plain", epochs=epochs, batch__sequences=2, optimizer__lr=3e-3,
-                              limit__train=ROWS, limit__dev=ROWS, limit__test=ROWS), timeout=600)
-    found = figures(f"{name}-run")
+    # Equal scores have no order, so that no rank correlation of them is 1.
+    write_task(task, task["train"], submission={}, max_bad=1000, metric="pearson" if kind == "regress" else "")
+    run("finetune", *settings(f"{name}-run", 128, 2, task=f"{name}.json", model__hidden_dropout_prob=0, model__attention_probs_dropout_prob=0,
+                              model__residual_mode="plain", epochs=epochs, batch__sequences=4, optimizer__lr=3e-3, schedule__lr=f"[[0,1],[{8 * epochs},0.1]]",
+                              limit__train=ROWS, limit__dev=ROWS, limit__test=1), timeout=600)
+    with open(f"{name}-run/metrics.json", encoding="utf-8") as file:
+        found = json.load(file)
     assert (found["train_examples"], found["dev_examples"]) == (ROWS, ROWS), found
     value = next(iter(found["best"]["metrics"].values()))
     # Scores come near; everything else is right or wrong.
@@ -174,18 +177,19 @@ def handed_in(task):
 
 def test_submission_files_score_what_clue_h5_says():
     """Test parts have no answers that are known, so the rows of dev, or of train where dev is a share of it, stand in for all parts."""
-    tasks = {}
+    tasks = []
     for name in CLUE:
-        file, task = write_task(name, "dev")
-        files = task["submission"]["files"][:len(task["dev"]) if isinstance(task["dev"], list) else 1]
-        tasks[file] = write_task(name, "dev", submission={**task["submission"], "files": files})[1]
+        task = shipped(name)
+        rows = task.get("dev") or task["train"]
+        files = task["submission"]["files"][:len(rows) if isinstance(rows, list) else 1]
+        tasks.append(write_task(task, rows, submission={**task["submission"], "files": files}))
     run("multitask", *settings("start", 64, 1, tasks='["tnews.json"]', steps=0, limit__dev=1, model__hidden_dropout_prob=0, model__attention_probs_dropout_prob=0,
                                model__residual_mode="plain"))
     own = {name: {"epochs": epochs, "batch": {"sequences": 4}, "limit": dict.fromkeys(("train", "dev", "test"), rows)} for name, (rows, epochs) in CLUE.items()}
-    run("clue", *sets(checkpoint="start", output="clue", tasks=json.dumps(list(tasks)), data=DATA, cache="prepared", dtype="f32", parallel__threads=1,
+    run("clue", *sets(checkpoint="start", output="clue", tasks=json.dumps([f"{name}.json" for name in CLUE]), data=DATA, cache="prepared", dtype="f32", parallel__threads=1,
                       finetune=json.dumps({"optimizer": {"lr": 3e-3}}), settings=json.dumps(own)), timeout=600)
     with h5py.File("clue/clue.h5", "r") as clue:
-        for task in tasks.values():
+        for task in tasks:
             name = task["name"]
             right_of, score = RULES.get(name, (right_labels, label_figures))
             right, answers = right_of(task), handed_in(task)
@@ -196,7 +200,6 @@ def test_submission_files_score_what_clue_h5_says():
                 assert abs(figure - value) < ROUNDING, f"{name}: {metric} {value} of the submission, {figure} in clue.h5"
             main_figure = scored[clue["clue"][name].attrs["metric"]]
             assert 0.05 < main_figure < 0.98, f"{name}: {main_figure} tells too little"
-
 
 
 if __name__ == "__main__":
