@@ -237,6 +237,7 @@ void Multitask::evaluate(std::int64_t step) {
     double sum = 0;
     int judged = 0;
     for (const Source& source : sources_) {
+        if (step == 0 && source.head != tasks::mlm_head) continue;  // a head that has learnt nothing has nothing to judge
         log::live(message("judging ", source.name, " at step ", step));
         std::vector<Column> columns{{"step", "updates", "updates done"}, {"loss", "nats", "mean over what the head counts"}};
         std::vector<double> row{static_cast<double>(step)};
@@ -247,7 +248,7 @@ void Multitask::evaluate(std::int64_t step) {
             row.insert(row.end(), {e.loss, e.accuracy});
         } else {
             const tasks::Prepared& dev = source.data->prepared[tasks::Split::dev];
-            if (dev.examples() == 0 || step == 0) continue;  // a head that has learnt nothing has nothing to judge
+            if (dev.examples() == 0) continue;
             const Judged result = judge(*model_, grid_, source.data->task, dev, source.head, alpha_at(step));
             row.push_back(result.loss);
             for (const tasks::Metric& metric : result.metrics) {

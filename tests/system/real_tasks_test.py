@@ -1,6 +1,5 @@
 #!/usr/bin/python3
-"""The shipped task files over the real data: kinds learn real rows by heart,
-and the submission files of the eleven CLUE tasks, scored here, give the figures of clue.h5."""
+"""The shipped task files over the real data: most kinds learn real rows by heart, and the submission files of the eleven CLUE tasks, scored here, give the figures of clue.h5."""
 
 import collections
 import json
