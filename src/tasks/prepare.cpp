@@ -94,11 +94,20 @@ private:
             const std::string key = task_.file.group.find("$line") == std::string::npos ? example.group : place.file + '\n' + example.group;
             group = groups_[s].emplace(key, static_cast<std::int32_t>(groups_[s].size())).first->second;
         }
-        count_label(example, counts(split));
-        if (task_.kind != Kind::rank || group < 0) return append(task_, example, group, part(split));
+        if (task_.kind != Kind::rank || group < 0) return append_counted(example, group, split);
         std::vector<Example>& lists = lists_[s];
         if (static_cast<std::size_t>(group) == lists.size()) lists.push_back(std::move(example));
         else lists[static_cast<std::size_t>(group)].sequences.push_back(std::move(example.sequences.front()));
+    }
+
+    /// Otherwise a list has neither a loss nor a figure.
+    static bool has_order(const Example& list) {
+        return std::any_of(list.sequences.begin(), list.sequences.end(), [&](const Sequence& s) { return s.score != list.sequences.front().score; });
+    }
+
+    void append_counted(const Example& example, std::int32_t group, Split split) {
+        count_label(example, counts(split));
+        append(task_, example, group, part(split));
     }
 
     void count_label(const Example& e, Counts& c) const {
@@ -124,9 +133,16 @@ private:
     }
 
     void finish(Split split) {
-        for (const Example& list : lists_[static_cast<int>(split)]) append(task_, list, -1, part(split));
-        const Prepared& p = part(split);
         Counts& c = counts(split);
+        for (const Example& list : lists_[static_cast<int>(split)]) {
+            if (split == Split::test || has_order(list)) {
+                append_counted(list, -1, split);
+            } else {
+                const auto rows = static_cast<std::int64_t>(list.sequences.size());
+                c.kept -= rows, c.dropped["in a list of one grade, which has no order"] += rows;
+            }
+        }
+        const Prepared& p = part(split);
         c.examples = p.examples(), c.sequences = p.sequences(), c.tokens = static_cast<std::int64_t>(p.tokens.size());
         std::vector<std::int64_t> lengths;
         for (std::int64_t i = 0; i < p.sequences(); ++i) lengths.push_back(p.length(i));

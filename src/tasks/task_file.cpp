@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <set>
 
@@ -123,6 +124,7 @@ void check_kind(const Task& task) {
         need(!f.group.empty() || !f.choices.is_null(), task, "group");
         need(f.choices.is_null() || (f.choices.is_array() && f.choices.as_array().size() == f.grades.size()), task,
              "grades\", one of each choice, \"");
+        need(f.grades.empty() || std::ranges::adjacent_find(f.grades, std::not_equal_to<>()) != f.grades.end(), task, "grades\", not all of them equal, \"");
     }
     if (chooses) need(!f.choices.is_null(), task, "choices"), need(!f.answer.empty(), task, "answer");
     if (task.kind == Kind::span)

@@ -226,12 +226,20 @@ BOOST_AUTO_TEST_CASE(relations_are_cells_of_subject_object_heads_and_tails) {
 BOOST_AUTO_TEST_CASE(candidates_of_a_list_gather_and_keep_their_grades) {
     const SmallTask task(
         R"({"name": "r", "kind": "rank", "train": "train.tsv", "reader": {"format": "tsv", "columns": ["q", "t", "g"]}, "input": ["{q}", "{t}"], "label": "{g}", "group": "{q}"})",
-        {{"train.tsv", "甲\t一\t2\n乙\t二\t0\n甲\t三\t1\n"}});
-    const Prepared p = task.prepare()[Split::train];
+        {{"train.tsv", "甲\t一\t2\n乙\t二\t0\n甲\t三\t1\n丙\t四\t1\n乙\t五\t2\n丙\t六\t1\n"}});
+    const PreparedTask prepared = task.prepare();
+    const Prepared& p = prepared[Split::train];
     BOOST_TEST(p.examples() == 2);
-    BOOST_TEST(p.example_begin == (std::vector<std::int64_t>{0, 2, 3}), boost::test_tools::per_element());
+    BOOST_TEST(p.example_begin == (std::vector<std::int64_t>{0, 2, 4}), boost::test_tools::per_element());
     BOOST_TEST(tokens_of(p, 1) == "[CLS] 甲 [SEP] 三 [SEP]");
-    BOOST_TEST(p.score == (std::vector<float>{2, 1, 0}), boost::test_tools::per_element());
+    BOOST_TEST(p.score == (std::vector<float>{2, 1, 0, 2}), boost::test_tools::per_element());
+    // Both rows of 丙 have one grade: nothing to learn.
+    const Counts& counts = prepared.counts[static_cast<int>(Split::train)];
+    BOOST_TEST(counts.rows == 6);
+    BOOST_TEST(counts.kept == 4);
+    BOOST_TEST(counts.dropped.at("in a list of one grade, which has no order") == 2);
+    BOOST_TEST(counts.histogram.at("grade 2") == 2);
+    BOOST_TEST(counts.histogram.at("grade 1") == 1);
     const SmallTask triple(
         R"({"name": "r", "kind": "rank", "train": "train.tsv", "reader": {"format": "tsv", "columns": ["q", "t", "n"]}, "input": ["{q}", "{choice}"],
         "choices": ["{t}", "{n}"], "grades": [1, 0]})",

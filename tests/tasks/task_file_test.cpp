@@ -36,6 +36,8 @@ BOOST_AUTO_TEST_CASE(what_is_wrong_is_named_with_its_key) {
                   "unknown key \"train.file\" (did you mean \"files\"?)");
     RF_TEST_HOLDS(refusal(R"({"name": "a b", "kind": "classify"})"), "holds a slash or a blank");
     RF_TEST_HOLDS(refusal(R"({"name": "m", "kind": "mlm", "train": "a.jsonl"})"), "no files");
+    RF_TEST_HOLDS(refusal(R"({"name": "r", "kind": "rank", "train": "a.jsonl", "input": ["{q}", "{choice}"], "choices": ["{t}", "{n}"], "grades": [1, 1]})"),
+                  "not all of them equal");
 }
 
 BOOST_AUTO_TEST_CASE(two_tasks_of_one_name_are_refused) {
