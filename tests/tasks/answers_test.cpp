@@ -117,8 +117,9 @@ BOOST_AUTO_TEST_CASE(examples_of_different_sizes_have_their_own_softmax) {
 
 BOOST_AUTO_TEST_CASE(a_list_has_the_scores_of_its_candidates) {
     const SmallTask task(R"({"name": "k", "kind": "rank", "train": "a.jsonl", "input": ["{q}", "{t}"], "group": "{q}", "label": "{y}", "max_length": 16})",
-                         {{"a.jsonl", "{\"q\": \"一\", \"t\": \"甲\", \"y\": 0}\n{\"q\": \"二\", \"t\": \"甲\", \"y\": 0}\n{\"q\": \"一\", \"t\": \"乙\", \"y\": 2}\n"}});
-    BOOST_TEST(lines(task, {.width = 1, .logits = {0.5, 2, 1}}) == "{\"id\": \"0\", \"scores\": [0.5, 2], \"best\": 1}\n{\"id\": \"1\", \"scores\": [1], \"best\": 0}\n");
+                         {{"a.jsonl", "{\"q\": \"一\", \"t\": \"甲\", \"y\": 0}\n{\"q\": \"二\", \"t\": \"甲\", \"y\": 0}\n{\"q\": \"一\", \"t\": \"乙\", \"y\": 2}\n{\"q\": \"二\", \"t\": \"乙\", \"y\": 1}\n"}});
+    BOOST_TEST(lines(task, {.width = 1, .logits = {0.5, 2, 1, 0.25}}) ==
+               "{\"id\": \"0\", \"scores\": [0.5, 2], \"best\": 1}\n{\"id\": \"1\", \"scores\": [1, 0.25], \"best\": 0}\n");
 }
 
 namespace {

@@ -114,12 +114,13 @@ BOOST_AUTO_TEST_CASE(lists_are_scored_by_their_order) {
     // Scores that tell nothing rank the best last.
     BOOST_TEST(rank_score(std::array{1.0F, 1.0F, 1.0F}, grades).mrr == 1.0 / 3, tt::tolerance(rounding));
     const SmallTask task(
-        R"({"name": "k", "kind": "rank", "train": "a.jsonl", "input": ["{q}", "{t}"], "group": "{q}", "label": "{y}", "max_length": 16})",
+        R"({"name": "k", "kind": "rank", "train": "a.jsonl", "test": "a.jsonl", "input": ["{q}", "{t}"], "group": "{q}", "label": "{y}", "max_length": 16})",
         {{"a.jsonl", "{\"q\": \"一\", \"t\": \"甲\", \"y\": 0}\n{\"q\": \"二\", \"t\": \"甲\", \"y\": 1}\n{\"q\": \"一\", \"t\": \"乙\", \"y\": 2}\n{\"q\": \"二\", \"t\": \"乙\", \"y\": 1}\n"}});
-    const auto m = score_train(task, {.width = 1, .logits = {1, 2, 5, 6}});
+    // A test part keeps lists of one grade: they are answered, not scored.
+    const auto m = score(task.read(), task.prepare()[Split::test], {.width = 1, .logits = {1, 2, 5, 6}});
     BOOST_TEST(names(m) == "ndcg mrr accuracy examples");
     BOOST_TEST(value(m, "accuracy") == 1);
-    BOOST_TEST(value(m, "examples") == 1);  // the other list has one grade
+    BOOST_TEST(value(m, "examples") == 1);
 }
 
 BOOST_AUTO_TEST_CASE(cmrc_segments_are_characters_and_words) {
