@@ -1,5 +1,6 @@
 #include "kernels/add_norm.hpp"
 
+#include "core/op_log.hpp"
 #include "kernels/dispatch.hpp"
 
 #include <algorithm>
@@ -72,6 +73,7 @@ void add_norm(Stream& stream, const AddNorm& a) {
     require_origin(a.dropout, a.origin, a.f.shape[0]);
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::add_norm(stream, a);
+    const OpScope scope(stream, {.name = "add_norm", .bytes = bytes_of(a.x, a.f, a.y)});
     dispatch(a.f.dtype, [&](auto type) { cpu::add_norm<decltype(type)>(a); });
 }
 
@@ -82,6 +84,7 @@ void add_norm_backward(Stream& stream, const AddNormBackward& a) {
     require_origin(a.dropout, a.origin, a.dy.shape[0]);
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::add_norm_backward(stream, a);
+    const OpScope scope(stream, {.name = "add_norm_backward", .bytes = bytes_of(a.dy, a.y, a.dx, a.df)});
     dispatch(a.dy.dtype, [&](auto type) { cpu::add_norm_backward<decltype(type)>(a); });
 }
 

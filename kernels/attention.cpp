@@ -1,5 +1,6 @@
 #include "kernels/attention.hpp"
 
+#include "core/op_log.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/product.hpp"
 
@@ -152,6 +153,15 @@ void for_heads(const Args& a, const Body& body) {
     }
 }
 
+/// FLOPs of Q Kᵀ over all sequences and heads.
+template <class Args>
+double score_products(const Args& a) {
+    const std::int32_t* bounds = indices(a.cu_seqlens);
+    double squares = 0;
+    for (std::int64_t s = 0; s + 1 < a.cu_seqlens.shape[0]; ++s) squares += static_cast<double>(bounds[s + 1] - bounds[s]) * (bounds[s + 1] - bounds[s]);
+    return 2 * squares * static_cast<double>(a.qkv.shape[2] * a.qkv.shape[3]);
+}
+
 /// Rows that belong to no sequence.
 template <class Args>
 void clear_rest(const Args& a, const Tensor& t) {
@@ -165,6 +175,7 @@ void attention(Stream& stream, const Attention& a) {
     check(a, accumulator_of(a.qkv.dtype));
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::attention(stream, a);
+    const OpScope scope(stream, {.name = "attention", .flops = 2 * score_products(a), .bytes = bytes_of(a.qkv, a.context)});
     clear_rest(a, a.context);
     dispatch(a.qkv.dtype, [&](auto type) {
         using T = decltype(type);
@@ -177,6 +188,7 @@ void attention_backward(Stream& stream, const AttentionBackward& a) {
     RF_REQUIRE(a.d_context.shape == a.context.shape && a.d_qkv.shape == a.qkv.shape, "d_context must be [T, h, D] and d_qkv [T, 3, h, D]");
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::attention_backward(stream, a);
+    const OpScope scope(stream, {.name = "attention_backward", .flops = 5 * score_products(a), .bytes = bytes_of(a.qkv, a.context, a.d_context, a.d_qkv)});
     clear_rest(a, a.d_qkv);
     dispatch(a.qkv.dtype, [&](auto type) {
         using T = decltype(type);

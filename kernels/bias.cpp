@@ -1,5 +1,6 @@
 #include "kernels/bias.hpp"
 
+#include "core/op_log.hpp"
 #include "kernels/dispatch.hpp"
 
 #include <vector>
@@ -11,6 +12,7 @@ void add_bias(Stream& stream, const AddBias& a) {
     RF_REQUIRE(a.y.dtype == accumulator_of(a.bias.dtype), "y must have the accumulator dtype of the bias");
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::add_bias(stream, a);
+    const OpScope scope(stream, {.name = "add_bias"});
     const std::int64_t m = a.y.shape[0], l = a.y.shape[1];
     dispatch(a.bias.dtype, [&](auto type) {
         using T = decltype(type);
@@ -27,6 +29,7 @@ void add_bias_backward(Stream& stream, const AddBiasBackward& a) {
     RF_REQUIRE(a.d_bias.dtype == accumulator_of(a.dy.dtype), "d_bias must have the accumulator dtype of dy");
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::add_bias_backward(stream, a);
+    const OpScope scope(stream, {.name = "add_bias_backward"});
     const std::int64_t m = a.dy.shape[0], l = a.dy.shape[1];
     dispatch(a.dy.dtype, [&](auto type) {
         using T = decltype(type);

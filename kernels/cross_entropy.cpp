@@ -1,5 +1,6 @@
 #include "kernels/cross_entropy.hpp"
 
+#include "core/op_log.hpp"
 #include "kernels/dispatch.hpp"
 
 #include <cmath>
@@ -12,6 +13,7 @@ void softmax_stats(Stream& stream, const SoftmaxStats& a) {
     RF_REQUIRE(a.logits.dtype != Dtype::bf16, "logits are f32 or f64");
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::softmax_stats(stream, a);
+    const OpScope scope(stream, {.name = "softmax_stats", .bytes = bytes_of(a.logits)});
     const std::int32_t* targets = indices(a.targets);
     dispatch(a.logits.dtype, [&](auto type) {
         using R = simd::Real<decltype(type)>;
@@ -35,6 +37,7 @@ void join_softmax_stats(Stream& stream, const JoinSoftmaxStats& a) {
     RF_REQUIRE((a.whole.shape == Shape{4, m}), "whole must be [4, M]");
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::join_softmax_stats(stream, a);
+    const OpScope scope(stream, {.name = "join_softmax_stats", .bytes = bytes_of(a.parts, a.whole)});
     dispatch(a.parts.dtype, [&](auto type) {
         using R = simd::Real<decltype(type)>;
         for (std::int64_t i = 0; i < m; ++i) {
@@ -57,6 +60,7 @@ void cross_entropy_sums(Stream& stream, const CrossEntropySums& a) {
     RF_REQUIRE((a.whole_stats.shape == Shape{4, m}) && a.sums.shape == Shape{2} && a.sums.dtype == Dtype::f64, "sums must be [2] f64 and whole_stats [4, M]");
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::cross_entropy_sums(stream, a);
+    const OpScope scope(stream, {.name = "cross_entropy_sums", .bytes = bytes_of(a.whole_stats, a.targets)});
     double* sums = a.sums.as<double>();
     const std::int32_t* targets = indices(a.targets);
     dispatch(a.whole_stats.dtype, [&](auto type) {
@@ -76,6 +80,7 @@ void cross_entropy_backward(Stream& stream, const CrossEntropyBackward& a) {
     RF_REQUIRE(a.logits.dtype == accumulator_of(a.d_logits.dtype), "logits must have the accumulator dtype of d_logits");
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::cross_entropy_backward(stream, a);
+    const OpScope scope(stream, {.name = "cross_entropy_backward", .bytes = bytes_of(a.logits, a.d_logits)});
     const double factor = a.factor.read();
     const std::int32_t* targets = indices(a.targets);
     dispatch(a.d_logits.dtype, [&](auto type) {

@@ -1,6 +1,7 @@
 #include "kernels/elementwise.hpp"
 
 #include "core/device_memory.hpp"
+#include "core/op_log.hpp"
 #include "kernels/dispatch.hpp"
 
 #include <algorithm>
@@ -22,6 +23,7 @@ void add(Stream& stream, const Add& a) {
     RF_REQUIRE(a.x.count() == a.y.count() && a.x.dtype == a.y.dtype, "add of ", a.x.shape, " to ", a.y.shape);
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::add(stream, a);
+    const OpScope scope(stream, {.name = "add", .bytes = bytes_of(a.x, a.y, a.y)});
     dispatch(a.x.dtype, [&](auto type) {
         using T = decltype(type);
         for_runs(a.x.count(), [&](std::int64_t i, std::int64_t n) { rows_of<T>().add(raw<T>(a.x) + i, raw<T>(a.y) + i, n); });
@@ -32,6 +34,7 @@ void add_scaled(Stream& stream, const AddScaled& a) {
     RF_REQUIRE(a.x.count() == a.y.count() && a.x.dtype == a.y.dtype, "add_scaled of ", a.x.shape, " to ", a.y.shape);
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::add_scaled(stream, a);
+    const OpScope scope(stream, {.name = "add_scaled", .bytes = bytes_of(a.x, a.y, a.y)});
     const double divisor = a.divisor.read(), factor = a.factor.read() / divisor;
     if (divisor == 0) return;
     dispatch(a.x.dtype, [&](auto type) {
@@ -51,6 +54,7 @@ void cast(Stream& stream, const Cast& a) {
     RF_REQUIRE(known, "no cast from ", name_of(from), " to ", name_of(to));
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return from == to ? copy(stream, a.x, a.y) : cuda::cast(stream, a);
+    const OpScope scope(stream, {.name = "cast", .bytes = bytes_of(a.x, a.y)});
     const auto& t = simd::table();
     for_runs(a.x.count(), [&](std::int64_t i, std::int64_t n) {
         if (from == to)
@@ -70,6 +74,7 @@ void cast(Stream& stream, const Cast& a) {
 void fill_zero(Stream& stream, const Tensor& y) {
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::fill_zero(stream.handle(), y.data, y.bytes());
+    const OpScope scope(stream, {.name = "fill_zero", .bytes = bytes_of(y)});
     for_runs(y.bytes(), [&](std::int64_t i, std::int64_t n) { std::memset(static_cast<char*>(y.data) + i, 0, static_cast<std::size_t>(n)); });
 }
 
@@ -77,6 +82,7 @@ void copy(Stream& stream, const ConstTensor& from, const Tensor& to) {
     RF_REQUIRE(from.bytes() == to.bytes(), "copy of ", from.bytes(), " bytes to ", to.bytes());
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::copy(stream.handle(), from.data, to.data, from.bytes());
+    const OpScope scope(stream, {.name = "copy", .bytes = bytes_of(from, to)});
     const auto *source = static_cast<const char*>(from.data);
     auto* target = static_cast<char*>(to.data);
     for_runs(from.bytes(), [&](std::int64_t i, std::int64_t n) { std::memmove(target + i, source + i, static_cast<std::size_t>(n)); });

@@ -1,5 +1,6 @@
 #include "kernels/embedding.hpp"
 
+#include "core/op_log.hpp"
 #include "kernels/dispatch.hpp"
 
 #include <algorithm>
@@ -13,6 +14,7 @@ void embedding(Stream& stream, const Embedding& a) {
     RF_REQUIRE((a.y.shape == Shape{tokens, c}) && (!a.segment || a.segment.shape[1] == c), "y must be [T, C]");
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::embedding(stream, a);
+    const OpScope scope(stream, {.name = "embedding", .bytes = bytes_of(a.y, a.y)});
     const std::int32_t *ids = indices(a.ids), *segments = indices(a.segments);
     dispatch(a.y.dtype, [&](auto type) {
         using T = decltype(type);
@@ -77,6 +79,7 @@ void embedding_backward(Stream& stream, const EmbeddingBackward& a) {
     RF_REQUIRE(a.tokens.shape == Shape{tokens} && a.begin.shape.rank == 1 && a.begin.shape[0] >= 1, "tokens must be [T] and begin [U+1] (group_by_id)");
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::embedding_backward(stream, a);
+    const OpScope scope(stream, {.name = "embedding_backward", .bytes = bytes_of(a.dy) * (1 + 2.0 * static_cast<double>(size_of(a.d_word.dtype)) / static_cast<double>(size_of(a.dy.dtype)))});
     dispatch(a.dy.dtype, [&](auto type) {
         using T = decltype(type);
         add_rows<T>(a);

@@ -1,5 +1,6 @@
 #include "kernels/gather.hpp"
 
+#include "core/op_log.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/elementwise.hpp"
 
@@ -13,6 +14,7 @@ void gather(Stream& stream, const Gather& a) {
     require_origin(a.dropout, a.origin, a.x.shape[0]);
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::gather(stream, a);
+    const OpScope scope(stream, {.name = "gather", .bytes = bytes_of(a.y, a.y)});
     const std::int32_t* rows = indices(a.rows);
     dispatch(a.x.dtype, [&](auto type) {
         using T = decltype(type);
@@ -33,6 +35,7 @@ void gather_backward(Stream& stream, const GatherBackward& a) {
     require_origin(a.dropout, a.origin, a.dx.shape[0]);
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::gather_backward(stream, a);
+    const OpScope scope(stream, {.name = "gather_backward", .bytes = bytes_of(a.dx, a.dy, a.dy)});
     const std::int32_t* rows = indices(a.rows);
     fill_zero(stream, a.dx);
     dispatch(a.dx.dtype, [&](auto type) {

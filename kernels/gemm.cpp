@@ -1,5 +1,6 @@
 #include "kernels/gemm.hpp"
 
+#include "core/op_log.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/product.hpp"
@@ -122,6 +123,10 @@ void gemm(Stream& stream, const Gemm& g) {
     }
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::gemm(stream, g);
+    const OpScope scope(stream, {.name = g.trans_a ? "gemm TN" : g.trans_b ? "gemm NT" : "gemm NN",
+                                 .shape = {m, n, k},
+                                 .flops = 2 * static_cast<double>(m * n) * static_cast<double>(k),
+                                 .bytes = bytes_of(g.a, g.b, g.c) + (g.beta != 0 ? bytes_of(g.c) : 0)});
     if (g.a.dtype == Dtype::f32 && g.c.dtype == Dtype::f32) return tiled<float, float>(g, m, n, k);
     if (g.a.dtype == Dtype::f64 && g.c.dtype == Dtype::f64) return tiled<double, double>(g, m, n, k);
     if (g.a.dtype == Dtype::bf16 && g.c.dtype == Dtype::f32) return tiled<std::uint16_t, float>(g, m, n, k);

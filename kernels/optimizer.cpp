@@ -1,5 +1,6 @@
 #include "kernels/optimizer.hpp"
 
+#include "core/op_log.hpp"
 #include "kernels/dispatch.hpp"
 
 #include <algorithm>
@@ -57,6 +58,7 @@ void gradient_sums(Stream& stream, const OptimizerShard& shard, const Tensor& su
                shard.gradient.shape, ", not ", other.shape);
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::gradient_sums(stream, shard, sums, other);
+    const OpScope scope(stream, {.name = "gradient_sums", .bytes = bytes_of(shard.gradient, other)});
     for_segments(shard, [&](auto type, const Segment& segment, std::int64_t i) {
         using R = decltype(type);
         const auto run = run_of<R>(shard, segment);
@@ -72,6 +74,7 @@ void join_sums(Stream& stream, const JoinSums& a) {
     RF_REQUIRE(a.group_begin.shape == Shape{groups + 1} && a.counted.shape == Shape{groups}, "group_begin must be [G+1] and counted [G]");
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::join_sums(stream, a);
+    const OpScope scope(stream, {.name = "join_sums", .bytes = bytes_of(a.sums)});
     const auto* counted = static_cast<const std::uint8_t*>(a.counted.data);
     for (std::int64_t g = 0; g < groups; ++g) {
         double* total = a.groups.as<double>() + g * sum_columns;
@@ -86,6 +89,7 @@ void judge_gradient(Stream& stream, const JudgeGradient& a) {
     check_control(a.control);
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::judge_gradient(stream, a);
+    const OpScope scope(stream, {.name = "judge_gradient", .bytes = bytes_of(a.groups)});
     double square = 0, *control = a.control.as<double>();
     control[control_not_finite] = -1;
     for (std::int64_t g = 0; g < a.groups.shape[0]; ++g) {
@@ -105,6 +109,7 @@ void update_moments(Stream& stream, const OptimizerShard& shard, const MomentRul
     check_control(control);
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::update_moments(stream, shard, rule, control, sums);
+    const OpScope scope(stream, {.name = "update_moments", .bytes = bytes_of(shard.weight, shard.gradient, shard.m, shard.m, shard.v, shard.v)});
     if (control.as<double>()[control_apply] == 0) return;
     for_segments(shard, [&](auto type, const Segment& segment, std::int64_t i) {
         using R = decltype(type);
@@ -121,6 +126,7 @@ void update_rates(Stream& stream, const UpdateRates& a) {
     RF_REQUIRE(a.rates.shape == Shape{a.groups.shape[0]} && a.rates.dtype == Dtype::f64, "rates must be [G] f64");
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::update_rates(stream, a);
+    const OpScope scope(stream, {.name = "update_rates", .bytes = bytes_of(a.groups)});
     const double *control = a.control.as<double>(), lr = control[control_lr];
     for (std::int64_t g = 0; g < a.groups.shape[0]; ++g) {
         const double* sums = a.groups.as<double>() + g * sum_columns;
@@ -141,6 +147,7 @@ void apply_update(Stream& stream, const OptimizerShard& shard, const MomentRule&
     check_control(control);
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::apply_update(stream, shard, rule, control, rates);
+    const OpScope scope(stream, {.name = "apply_update", .bytes = bytes_of(shard.weight, shard.weight, shard.m, shard.v)});
     for_segments(shard, [&](auto type, const Segment& segment, std::int64_t) {
         using R = decltype(type);
         const double rate = rates.as<double>()[segment.group];
@@ -163,6 +170,7 @@ void adafactor_moments(Stream& stream, const OptimizerShard& shard, const ConstT
     check_control(control);
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::adafactor_moments(stream, shard, control, sums);
+    const OpScope scope(stream, {.name = "adafactor_moments", .bytes = bytes_of(shard.weight, shard.gradient, shard.v, shard.v)});
     if (control.as<double>()[control_apply] == 0) return;
     for_segments(shard, [&](auto type, const Segment& segment, std::int64_t i) {
         using R = decltype(type);
@@ -180,6 +188,7 @@ void adafactor_rates(Stream& stream, const AdaFactorRates& a) {
     RF_REQUIRE((a.rates.shape == Shape{groups, 2}) && a.sizes.shape == Shape{groups}, "rates must be [G, 2] f64 and sizes [G] f64");
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::adafactor_rates(stream, a);
+    const OpScope scope(stream, {.name = "adafactor_rates", .bytes = bytes_of(a.groups)});
     const double* control = a.control.as<double>();
     for (std::int64_t g = 0; g < groups; ++g) {
         const double *sums = a.groups.as<double>() + g * sum_columns, size = a.sizes.as<double>()[g];
@@ -195,6 +204,7 @@ void apply_adafactor(Stream& stream, const OptimizerShard& shard, double beta1, 
     check_control(control);
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::apply_adafactor(stream, shard, beta1, control, rates);
+    const OpScope scope(stream, {.name = "apply_adafactor", .bytes = bytes_of(shard.weight, shard.weight, shard.m, shard.m, shard.v, shard.gradient)});
     for_segments(shard, [&](auto type, const Segment& segment, std::int64_t) {
         using R = decltype(type);
         const double* rate = rates.as<double>() + segment.group * 2;

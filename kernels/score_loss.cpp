@@ -1,5 +1,6 @@
 #include "kernels/score_loss.hpp"
 
+#include "core/op_log.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/score_list.hpp"
 
@@ -13,6 +14,7 @@ void score_loss(Stream& stream, const ScoreLoss& a) {
     RF_REQUIRE(a.sums.shape == Shape{2} && a.sums.dtype == Dtype::f64, "sums must be [2] f64");
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::score_loss(stream, a);
+    const OpScope scope(stream, {.name = "score_loss"});
     dispatch(a.scores.dtype, [&](auto type) {
         using R = simd::Real<decltype(type)>;
         ScoreList<R> list{.scores = raw<R>(a.scores), .grades = raw<float>(a.grades), .d_scores = a.d_scores ? raw<R>(a.d_scores) : nullptr,

@@ -1,5 +1,6 @@
 #include "kernels/token_pairs.hpp"
 
+#include "core/op_log.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/product.hpp"
@@ -46,6 +47,7 @@ void token_pair_vectors(Stream& stream, const TokenPairVectors& a) {
     check_vectors(a.x, a.q, a.k, a.position, a.rotary, a.interleaved);
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::token_pair_vectors(stream, a);
+    const OpScope scope(stream, {.name = "token_pair_vectors"});
     const std::int64_t tokens = a.q.shape[1], d = a.q.shape[2];
     for_vectors(a.q, [&](auto type, std::int64_t g, std::int64_t t, bool key) {
         using R = decltype(type);
@@ -61,6 +63,7 @@ void token_pair_vectors_backward(Stream& stream, const TokenPairVectorsBackward&
     check_vectors(a.dx, a.dq, a.dk, a.position, a.rotary, a.interleaved);
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::token_pair_vectors_backward(stream, a);
+    const OpScope scope(stream, {.name = "token_pair_vectors_backward"});
     const std::int64_t tokens = a.dq.shape[1], d = a.dq.shape[2];
     for_vectors(a.dq, [&](auto type, std::int64_t g, std::int64_t t, bool key) {
         using R = decltype(type);
@@ -264,6 +267,7 @@ void token_pair_loss(Stream& stream, const TokenPairLoss& a) {
     RF_REQUIRE(!a.sums || (a.sums.shape == Shape{2} && a.sums.dtype == Dtype::f64), "sums must be [2] f64");
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::token_pair_loss(stream, a);
+    const OpScope scope(stream, {.name = "token_pair_loss"});
     const std::int64_t sequences = a.pairs.cu_seqlens.shape[0] - 1, types = a.pairs.types;
     fill_zero(stream, a.stats);
     for_sequences(a.pairs, [&]<class R>(Sequence<R>& s) {
@@ -324,6 +328,7 @@ void token_pair_backward(Stream& stream, const TokenPairBackward& a) {
     RF_REQUIRE(static_cast<bool>(a.d_bias) == static_cast<bool>(a.pairs.bias) && (!a.d_bias || a.d_bias.shape == a.pairs.bias.shape), "d_bias must be like bias");
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::token_pair_backward(stream, a);
+    const OpScope scope(stream, {.name = "token_pair_backward"});
     for (const Tensor& t : {a.dq, a.dk, a.d_bias})
         if (t) fill_zero(stream, t);  // rows of no sequence, and biases of rows that are not visible
     const double factor = a.factor.read() / static_cast<double>(a.pairs.types);
@@ -344,6 +349,7 @@ void token_pair_cells(Stream& stream, const TokenPairCells& a) {
         RF_REQUIRE((a.counts.shape == Shape{types, tokens}), "counts must be [L, T], not ", a.counts.shape);
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::token_pair_cells(stream, a);
+    const OpScope scope(stream, {.name = "token_pair_cells"});
     if (!a.found) fill_zero(stream, a.counts);
     for_sequences(a.pairs, [&]<class R>(Sequence<R>& s) {
         for (std::int64_t type = s.types_from(); type < s.types_to(); ++type)

@@ -1,3 +1,4 @@
+#include "app/bench_ops.hpp"
 #include "app/command.hpp"
 #include "comm/device_choice.hpp"
 #include "core/build.hpp"
@@ -14,6 +15,7 @@
 #include <algorithm>
 #include <chrono>
 #include <ctime>
+#include <memory>
 
 namespace rf::app {
 
@@ -100,6 +102,7 @@ double product_rate(const ModelConfig& model, Device device, Dtype dtype, std::i
 struct Measured {
     std::vector<double> wall, processor, tokens, flops;
     std::vector<double> forward, backward, lane_sums, communicate, optimize;
+    std::vector<LoggedOp> ops;  ///< of all measured updates
 
     void add_phases(const Trainer::Times& times) {
         forward.push_back(times.forward);
@@ -127,7 +130,9 @@ Measured measure(Trainer& trainer, Communicator& world, const Updates& updates, 
     world.barrier();
     double last = seconds();
     std::clock_t last_processor = std::clock();
+    std::unique_ptr<OpLog> log;
     for (std::int64_t i = 1; i <= count; ++i) {
+        if (i == warm_up.count() + 1) log = std::make_unique<OpLog>();
         trainer.measure_phases(i <= warm_up.phases);
         trainer.launch(updates[static_cast<std::size_t>(i - 1)], i, 1e-4, 1);
         if (warm_up.phases > 0 ? i > 1 && i <= warm_up.phases : i > warm_up.rest) result.add_phases(trainer.times());
@@ -146,6 +151,7 @@ Measured measure(Trainer& trainer, Communicator& world, const Updates& updates, 
             last_processor = processor;
         }
     }
+    result.ops = std::move(log->ops);
     return result;
 }
 
@@ -200,6 +206,9 @@ int run_bench(const Invocation& invocation, World& world) {
                   median(measured.communicate), median(measured.optimize), median(measured.tokens),
                   static_cast<double>(input.batch.sequences) / step, rate * 1e-9, 100 * rate / peak, peak * 1e-9);
     log::info(text);
+    const std::vector<OpSum> ops = sums_of(measured.ops, input.steps);
+    const double copy_peak = copy_rate();
+    if (device == Device::cpu) print_ops(ops, step, peak / grid.world.size(), copy_peak);
     {
         const auto hold = h5::lock();
         h5::File file = h5::create_file(input.output + ".partial");

@@ -2,6 +2,7 @@
 
 #include "comm/nccl_communicator.hpp"
 #include "core/build.hpp"
+#include "core/op_log.hpp"
 
 #include <mpi.h>
 
@@ -65,6 +66,7 @@ public:
 
     void all_reduce(Stream& stream, const Tensor& t, ReduceOp op) override {
         require_host(stream);
+        const OpScope scope(stream, {.name = "all_reduce", .kind = LoggedOp::Kind::communication, .bytes = bytes_of(t)});
         if (size_ == 1) return;
         if (t.dtype == Dtype::bf16) return all_reduce_bf16(t, op);
         auto* data = static_cast<char*>(t.data);
@@ -77,6 +79,7 @@ public:
 
     void all_gather(Stream& stream, const ConstTensor& in, const Tensor& out) override {
         require_host(stream);
+        const OpScope scope(stream, {.name = "all_gather", .kind = LoggedOp::Kind::communication, .bytes = bytes_of(out)});
         RF_REQUIRE(out.bytes() == in.bytes() * size_, "all_gather of ", in.shape, " into ", out.shape);
         const std::int64_t bytes = in.bytes();
         // Whole pieces at once where they fit an int; otherwise one broadcast a rank, in pieces.
@@ -93,12 +96,14 @@ public:
 
     void broadcast(Stream& stream, const Tensor& t, int root) override {
         require_host(stream);
+        const OpScope scope(stream, {.name = "broadcast", .kind = LoggedOp::Kind::communication, .bytes = bytes_of(t)});
         broadcast_bytes(static_cast<char*>(t.data), t.bytes(), root);
     }
 
     void all_to_all(Stream& stream, const void* send, std::span<const std::int64_t> send_begin, void* recv,
                     std::span<const std::int64_t> recv_begin) override {
         require_host(stream);
+        const OpScope scope(stream, {.name = "all_to_all", .kind = LoggedOp::Kind::communication, .bytes = static_cast<double>(send_begin.back())});
         // Pairwise exchange by distance: bounded counts, no deadlock, any sizes.
         const auto* from = static_cast<const char*>(send);
         auto* to = static_cast<char*>(recv);
