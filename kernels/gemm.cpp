@@ -1,5 +1,6 @@
 #include "kernels/gemm.hpp"
 
+#include "core/buffer.hpp"
 #include "core/op_log.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/elementwise.hpp"
@@ -9,7 +10,6 @@
 
 #include <algorithm>
 #include <type_traits>
-#include <vector>
 
 namespace rf {
 
@@ -32,10 +32,27 @@ void finish(const Gemm& g, std::int64_t row, std::int64_t rows, std::int64_t col
 }
 
 /// Length of the parts that an axis of n is cut into: about `wanted`, even, a multiple of 16. A function of n alone.
-std::int64_t tile(std::int64_t n, std::int64_t wanted) {
+std::int64_t part_length(std::int64_t n, std::int64_t wanted) {
     const std::int64_t parts = std::max<std::int64_t>(1, (n + wanted / 2) / wanted);
     return (n / parts + (n % parts != 0) + 15) / 16 * 16;
 }
+
+/// How a result of m x n is cut: into tiles of about 512 x 768, where packing their operands is some 3 % of the work, or less
+/// where that leaves fewer than four, down to 96 rows or columns.
+struct Tiles {
+    std::int64_t rows, columns;    ///< of a tile
+    std::int64_t down, across;     ///< how many
+    Tiles(std::int64_t m, std::int64_t n) : rows(part_length(m, 512)), columns(part_length(n, 768)) {
+        constexpr std::int64_t least = 4, smallest = 96;
+        for (count(m, n); down * across < least && std::max(rows, columns) > smallest; count(m, n)) {
+            if (rows >= columns) rows = part_length(m, rows / 2);
+            else columns = part_length(n, columns / 2);
+        }
+    }
+
+private:
+    void count(std::int64_t m, std::int64_t n) { down = (m + rows - 1) / rows, across = (n + columns - 1) / columns; }
+};
 
 /// Below AVX-512 oneDNN's sgemm reads operands of this size where they lie, and loses a quarter to a third of its speed when A is
 /// transposed or the rows of B are long. Then the tile's A is turned and its B laid row to row, in scratch of the thread; what
@@ -49,38 +66,36 @@ public:
     }
     Product<float, float> operator()(Product<float, float> p) {
         if (p.trans_a) {
-            a_.resize(static_cast<std::size_t>(p.m * p.k));
-            constexpr std::int64_t block = 16;  // a cache line of each row
-            for (std::int64_t l0 = 0; l0 < p.k; l0 += block) {
-                const std::int64_t l1 = std::min(p.k, l0 + block);
-                for (std::int64_t i = 0; i < p.m; ++i)
-                    for (std::int64_t l = l0; l < l1; ++l) a_[static_cast<std::size_t>(i * p.k + l)] = p.a[l * p.lda + i];
-            }
-            p.a = a_.data(), p.lda = p.k, p.trans_a = false;
+            float* a = room(a_, p.m * p.k);
+            simd::table().transpose(p.a, p.lda, p.k, p.m, a, p.k);
+            p.a = a, p.lda = p.k, p.trans_a = false;
         }
         if (!p.trans_b && p.ldb != p.n) {
-            b_.resize(static_cast<std::size_t>(p.k * p.n));
-            for (std::int64_t l = 0; l < p.k; ++l) std::copy_n(p.b + l * p.ldb, p.n, b_.data() + l * p.n);
-            p.b = b_.data(), p.ldb = p.n;
+            float* b = room(b_, p.k * p.n);
+            for (std::int64_t l = 0; l < p.k; ++l) std::copy_n(p.b + l * p.ldb, p.n, b + l * p.n);
+            p.b = b, p.ldb = p.n;
         }
         return p;
     }
 
 private:
-    std::vector<float> a_, b_;
+    static float* room(Buffer& buffer, std::int64_t n) {
+        if (buffer.size() < n * size_of(Dtype::f32)) buffer = Buffer(n * size_of(Dtype::f32));
+        return reinterpret_cast<float*>(buffer.data());
+    }
+    Buffer a_, b_;
 };
 
 /// The grid of output tiles depends on the shape only and each tile is one thread's product over all of k, so the bits
-/// do not depend on the number of threads. Tiles of 256 x 384 keep the packing of their operands near 5 % of the work.
+/// do not depend on the number of threads.
 template <class T, class C>
 void tiled(const Gemm& g, std::int64_t m, std::int64_t n, std::int64_t k) {
-    const std::int64_t tile_m = tile(m, 256), tile_n = tile(n, 384);
-    const std::int64_t tiles_m = (m + tile_m - 1) / tile_m, tiles_n = (n + tile_n - 1) / tile_n;
+    const Tiles tiles(m, n);
     const std::int64_t lda = g.trans_a ? m : k, ldb = g.trans_b ? k : n;
 #pragma omp parallel for schedule(dynamic)
-    for (std::int64_t i = 0; i < tiles_m * tiles_n; ++i) {
-        const std::int64_t row = i / tiles_n * tile_m, column = i % tiles_n * tile_n;
-        const std::int64_t rows = std::min(tile_m, m - row), columns = std::min(tile_n, n - column);
+    for (std::int64_t i = 0; i < tiles.down * tiles.across; ++i) {
+        const std::int64_t row = i / tiles.across * tiles.rows, column = i % tiles.across * tiles.columns;
+        const std::int64_t rows = std::min(tiles.rows, m - row), columns = std::min(tiles.columns, n - column);
         Product<T, C> p{.a = raw<T>(g.a) + (g.trans_a ? row : row * lda),
                         .lda = lda,
                         .trans_a = g.trans_a,

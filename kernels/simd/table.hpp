@@ -128,6 +128,8 @@ struct Table {
     RealTable<double> real64;
     void (*f32_to_f64)(const float* x, double* y, std::int64_t n);
     void (*f64_to_f32)(const double* x, float* y, std::int64_t n);
+    /// y [columns, rows] = xᵀ of x [rows, columns]; rows are ldx and ldy elements apart.
+    void (*transpose)(const float* x, std::int64_t ldx, std::int64_t rows, std::int64_t columns, float* y, std::int64_t ldy);
     /// The 16-bit draws of elements [0, n) of a row.
     void (*dropout_bits)(const DropRow& drop, std::uint16_t* bits, std::int64_t n);
 };

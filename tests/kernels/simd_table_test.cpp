@@ -247,3 +247,16 @@ BOOST_AUTO_TEST_CASE(the_exponential_of_extremes) {
         BOOST_TEST(y[7] == inf);
     }
 }
+
+BOOST_AUTO_TEST_CASE(transposes_move_every_element_and_no_other) {
+    for (const Isa isa : sets())
+        for (const auto& [rows, columns] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {8, 8}, {3, 40}, {17, 5}, {64, 33}}) {
+            const std::int64_t ldx = columns + 3, ldy = rows + 2;
+            const std::vector<float> x = row<float>(rows * ldx, 1);
+            std::vector<float> y(static_cast<std::size_t>(columns * ldy), 7), expected = y;
+            for (std::int64_t i = 0; i < rows; ++i)
+                for (std::int64_t j = 0; j < columns; ++j) expected[static_cast<std::size_t>(j * ldy + i)] = x[static_cast<std::size_t>(i * ldx + j)];
+            simd::table_of(isa).transpose(x.data(), ldx, rows, columns, y.data(), ldy);
+            BOOST_TEST((y == expected), rows << " x " << columns << " by " << name_of(isa));
+        }
+}
