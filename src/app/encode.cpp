@@ -4,6 +4,8 @@
 #include "io/hdf5.hpp"
 #include "io/schema.hpp"
 
+#include <chrono>
+#include <cmath>
 #include <iostream>
 #include <numeric>
 
@@ -54,6 +56,7 @@ int run_encode(const Invocation& invocation, World& world) {
     };
     const auto line_at = [&](int r) { return batches[batch_at(r)]; };
     const std::size_t begin = line_at(all.rank()), end = line_at(all.rank() + 1);
+    const auto started = std::chrono::steady_clock::now();
     std::vector<float> hidden;
     hidden.reserve(static_cast<std::size_t>((offsets[end] - offsets[begin]) * c));
     for (std::size_t b = batch_at(all.rank()); b < batch_at(all.rank() + 1); ++b) {
@@ -64,6 +67,7 @@ int run_encode(const Invocation& invocation, World& world) {
         hidden.insert(hidden.end(), x.begin(), x.end());
         log::live(message("encoded ", batches[b + 1] - begin, " of ", end - begin, " lines"));
     }
+    const double seconds = all.max(std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count());
     // Pieces go to rank 0 in rank order.
     std::vector<std::int64_t> send(static_cast<std::size_t>(all.size()) + 1, static_cast<std::int64_t>(hidden.size() * sizeof(float)));
     send[0] = 0;
@@ -86,7 +90,8 @@ int run_encode(const Invocation& invocation, World& world) {
     }
     sync_path(partial);
     rename_durably(partial, out);
-    log::info("encoded ", lines.size(), " lines, ", offsets.back(), " tokens -> ", out);
+    log::info("encoded ", lines.size(), " lines, ", offsets.back(), " tokens in ", seconds, " s (", std::llround(static_cast<double>(offsets.back()) / std::max(seconds, 1e-9)),
+              " tokens/s) -> ", out);
     return 0;
 }
 

@@ -1,15 +1,21 @@
 """One RoFormerV2 training step in PyTorch, as fast as its own means allow: fused attention, one product for query, key and value,
 logits only at the predicted positions, LAMB over lists of tensors, optionally compiled. The work of `roformer bench`: dense
-sequences, 15 % predicted, dropout, gradients of lanes summed in f32. run.py starts it; it prints one line of JSON.
+sequences, or sequences of a corpus' lengths padded to the longest of the batch; 15 % predicted, dropout, gradients of lanes summed in
+f32. With --encode the last hidden states of sequences of given lengths, sorted by length so that little is padded. run.py starts it; it
+prints one line of JSON.
 
 On a GPU everything is drawn before the clock starts and nothing waits between updates: their times are those between events."""
 
 import argparse
 import json
 import math
+import pathlib
+import resource
 import statistics
 import time
 
+import h5py
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -46,19 +52,24 @@ class Model(torch.nn.Module):
         """[S, H, n, D]. One complex product where kernels are taken one by one; real arithmetic where the compiler fuses it."""
         pairs = x.unflatten(-1, (-1, 2))
         if self.complex_rotation:
-            return torch.view_as_real(torch.view_as_complex(pairs.float()) * self.turn).flatten(-2).to(x.dtype)
+            return torch.view_as_real(torch.view_as_complex(pairs.float()) * self.turn[:x.shape[2]]).flatten(-2).to(x.dtype)
         even, odd = pairs.unbind(-1)
-        return torch.stack((even * self.cos - odd * self.sin, odd * self.cos + even * self.sin), -1).flatten(-2).to(x.dtype)
+        cos, sin = self.cos[:x.shape[2]], self.sin[:x.shape[2]]
+        return torch.stack((even * cos - odd * sin, odd * cos + even * sin), -1).flatten(-2).to(x.dtype)
 
-    def forward(self, tokens, rows, targets):
+    def hidden(self, tokens, mask):
+        """mask [S, 1, 1, n] says which positions are there; None: all."""
         s, n = tokens.shape
         x = self.norm(self.drop(F.embedding(tokens, self.word) + self.segment[0]))
         for layer in self.layers:
             q, k, v = F.linear(x, layer.qkv).view(s, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-            context = F.scaled_dot_product_attention(self.rotate(q), self.rotate(k), v, dropout_p=self.attention_dropout)
+            context = F.scaled_dot_product_attention(self.rotate(q), self.rotate(k), v, attn_mask=mask, dropout_p=self.attention_dropout)
             x = self.norm(x + self.drop(F.linear(context.transpose(1, 2).reshape(s, n, -1), layer.output)))
             x = self.norm(x + self.drop(F.linear(F.relu(F.linear(x, layer.up)), layer.down)))
-        logits = F.linear(self.drop(x.flatten(0, 1)[rows]), self.word)
+        return x
+
+    def forward(self, tokens, rows, targets, mask=None):
+        logits = F.linear(self.drop(self.hidden(tokens, mask).flatten(0, 1)[rows]), self.word)
         return F.cross_entropy(logits.float(), targets)
 
 
@@ -106,6 +117,34 @@ class Batches:
         return [(torch.randint(self.vocab, (each, a.length), device=a.device), torch.randperm(each * a.length, device=a.device)[:self.count].sort().values,
                  torch.randint(self.vocab, (self.count,), device=a.device)) for _ in range(a.lanes)]
 
+    @property
+    def tokens(self):
+        """Real ones, of the last draw."""
+        return self.a.sequences * self.a.length
+
+
+class CorpusBatches:
+    """The same with lengths of random documents of a corpus, each lane padded to its longest."""
+
+    def __init__(self, a, vocab):
+        self.a, self.vocab, self.each, self.tokens = a, vocab, a.sequences // a.lanes, 0
+        parts = []
+        for shard in sorted(a.corpus.glob("corpus-*.h5")):
+            with h5py.File(shard) as file:
+                parts.append(np.diff(file["document_offsets"][:].astype(np.int64)))
+        self.lengths = torch.from_numpy(np.minimum(np.concatenate(parts) + 2, a.length))  # [CLS] and [SEP]
+
+    def draw(self):
+        self.tokens, lanes = 0, []
+        for _ in range(self.a.lanes):
+            lengths = self.lengths[torch.randint(len(self.lengths), (self.each,))]
+            there = torch.arange(int(lengths.max())) < lengths[:, None]
+            places = there.flatten().nonzero().flatten()
+            rows = places[torch.randperm(len(places))[:round(0.15 * len(places))]].sort().values
+            lanes.append((torch.randint(self.vocab, there.shape), rows, torch.randint(self.vocab, rows.shape), there[:, None, None, :]))
+            self.tokens += len(places)
+        return lanes
+
 
 class Update:
     """Forward and backward of every lane, then the optimizer."""
@@ -119,9 +158,9 @@ class Update:
     def run(self, lanes):
         self.model.zero_grad(set_to_none=True)
         self.backward, total = 0.0, 0
-        for tokens, rows, targets in lanes:
+        for lane in lanes:
             with torch.autocast(self.a.device, dtype=torch.bfloat16, enabled=self.a.dtype == "bf16"):
-                loss = self.step(tokens, rows, targets) / len(lanes)
+                loss = self.step(*lane) / len(lanes)
             begin = time.perf_counter()
             loss.backward()
             self.backward += time.perf_counter() - begin
@@ -133,6 +172,7 @@ class Update:
 
 
 WARM_UP = 2  # memory pools, compilation
+ENCODE_TOKENS = 2048  # of a batch, as `roformer encode` has
 
 
 def measure_cpu(a, update, batches):
@@ -141,9 +181,37 @@ def measure_cpu(a, update, batches):
         lanes = batches.draw()
         begin, begin_processor = time.perf_counter(), time.process_time()
         loss = update.run(lanes)
-        rows.append((time.perf_counter() - begin, time.process_time() - begin_processor, update.backward, update.optimize))
-    seconds, processor, backward, optimize = map(statistics.median, zip(*rows[WARM_UP:]))
-    return {"seconds": seconds, "processor_seconds": processor, "backward": backward, "update": optimize, "loss": loss.item()}
+        seconds = time.perf_counter() - begin
+        rows.append((seconds, time.process_time() - begin_processor, update.backward, update.optimize, batches.tokens / seconds))
+    seconds, processor, backward, optimize, rate = map(statistics.median, zip(*rows[WARM_UP:]))
+    return {"seconds": seconds, "processor_seconds": processor, "backward": backward, "update": optimize, "loss": loss.item(), "tokens_per_second": rate}
+
+
+def measure_encode(a, model, vocab):
+    """Sequences sorted by length, as many at a time as hold `tokens` when padded."""
+    lengths = sorted(json.loads(a.encode.read_text()))
+    groups, begin = [], 0
+    for i, length in enumerate(lengths):
+        if (i + 1 - begin) * length > ENCODE_TOKENS and i > begin:
+            groups.append(lengths[begin:i])
+            begin = i
+    groups.append(lengths[begin:])
+    batches = []
+    for group in groups:
+        there = torch.arange(group[-1]) < torch.tensor(group)[:, None]
+        batches.append((torch.randint(vocab, there.shape), None if group[0] == group[-1] else there[:, None, None, :]))
+    model.eval()
+    model.dropout = model.attention_dropout = 0.0
+    run = torch.compile(model.hidden, dynamic=True) if a.mode == "compile" else model.hidden
+    times = []
+    with torch.inference_mode(), torch.autocast(a.device, dtype=torch.bfloat16, enabled=a.dtype == "bf16"):
+        for _ in range(a.steps + 1):
+            begin = time.perf_counter()
+            for tokens, mask in batches:
+                run(tokens, mask)
+            times.append(time.perf_counter() - begin)
+    seconds = statistics.median(times[1:])
+    return {"seconds": seconds, "tokens_per_second": sum(lengths) / seconds}
 
 
 def measure_gpu(a, update, batches):
@@ -174,6 +242,8 @@ def main():
     parser.add_argument("--dtype", choices=("f32", "bf16"), required=True)
     parser.add_argument("--mode", choices=("eager", "compile"), required=True)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--corpus", type=pathlib.Path, help="real lengths (CPU)")
+    parser.add_argument("--encode", type=pathlib.Path, help="JSON list of lengths: inference on them (CPU)")
     a = parser.parse_args()
     if a.sequences % a.lanes:
         parser.error(f"--sequences {a.sequences} does not divide over --lanes {a.lanes}")
@@ -181,11 +251,15 @@ def main():
     torch.manual_seed(1)
     with open(a.model, encoding="utf-8") as file:
         config = json.load(file)
-    model = Model(config, a.length, complex_rotation=a.mode == "eager").to(a.device)
-    update = Update(a, model, Lamb(model))
-    result = (measure_gpu if a.device == "cuda" else measure_cpu)(a, update, Batches(a, config["vocab_size"]))
-    print(json.dumps({**result, "tokens_per_second": a.sequences * a.length / result["seconds"],
-                      "parameters": sum(p.numel() for p in model.parameters()), "version": torch.__version__}))
+    longest = max(json.loads(a.encode.read_text())) if a.encode else a.length
+    model = Model(config, longest, complex_rotation=a.mode == "eager").to(a.device)
+    if a.encode:
+        result = measure_encode(a, model, config["vocab_size"])
+    else:
+        batches = (CorpusBatches if a.corpus else Batches)(a, config["vocab_size"])
+        result = (measure_gpu if a.device == "cuda" else measure_cpu)(a, Update(a, model, Lamb(model)), batches)
+    print(json.dumps({"tokens_per_second": a.sequences * a.length / result["seconds"], **result, "parameters": sum(p.numel() for p in model.parameters()),
+                      "version": torch.__version__, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
 
 
 if __name__ == "__main__":
