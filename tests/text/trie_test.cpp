@@ -1,5 +1,7 @@
 #include "text/trie.hpp"
 
+#include "core/check.hpp"
+
 #include <boost/test/unit_test.hpp>
 
 #include <map>
@@ -8,25 +10,26 @@
 using namespace rf;
 
 namespace {
+constexpr std::int32_t none = -1;
+
 std::int32_t look_up(const Trie& trie, std::u32string_view key) {
-    std::int32_t node = Trie::root;
-    for (const char32_t c : key)
-        if ((node = trie.step(node, c)) == Trie::none) return Trie::none;
-    return trie.value(node);
+    Trie::Node node = trie.root();
+    for (const char32_t c : key) node = trie.next(node, trie.code(c));
+    return static_cast<std::int32_t>(node.value) - 1;
 }
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(an_empty_trie_holds_nothing) {
     const Trie trie;
-    BOOST_TEST(look_up(trie, U"a") == Trie::none);
-    BOOST_TEST(look_up(Trie(std::span<const Trie::Entry>{}), U"中") == Trie::none);
+    BOOST_TEST(look_up(trie, U"a") == none);
+    BOOST_TEST(look_up(Trie(std::span<const Trie::Entry>{}), U"中") == none);
 }
 
 BOOST_AUTO_TEST_CASE(prefixes_are_nodes_without_a_value) {
     const std::vector<Trie::Entry> entries{{U"中", 3}, {U"中国人", 5}, {U"##a", 0}, {U"\U0010FFFF", 7}};
     const Trie trie(entries);
     for (const auto& entry : entries) BOOST_TEST(look_up(trie, entry.key) == entry.value);
-    for (const auto* key : {U"中国", U"#", U"##", U"国", U"中国人民", U"a"}) BOOST_TEST(look_up(trie, key) == Trie::none);
+    for (const auto* key : {U"中国", U"#", U"##", U"国", U"中国人民", U"a"}) BOOST_TEST(look_up(trie, key) == none);
 }
 
 BOOST_AUTO_TEST_CASE(finds_every_string_of_a_random_set_and_no_other) {
@@ -45,6 +48,26 @@ BOOST_AUTO_TEST_CASE(finds_every_string_of_a_random_set_and_no_other) {
     for (int i = 0; i < 20000; ++i) {
         const std::u32string key = word();
         const auto found = set.find(key);
-        BOOST_REQUIRE(look_up(trie, key) == (found == set.end() ? Trie::none : found->second));
+        BOOST_REQUIRE(look_up(trie, key) == (found == set.end() ? none : found->second));
     }
+}
+
+BOOST_AUTO_TEST_CASE(nothing_leads_on_from_nothing_a_leaf_or_a_character_in_no_string) {
+    const std::vector<Trie::Entry> entries{{U"ab", 0}, {U"ba", 1}, {U"a", 2}};
+    const Trie trie(entries);
+    BOOST_TEST(trie.alphabet() == 2);
+    const auto other = static_cast<std::uint16_t>(trie.alphabet() + 1);
+    const Trie::Node leaf = trie.next(trie.next(trie.root(), trie.code('a')), trie.code('b'));
+    BOOST_TEST((leaf.value == 1U && leaf.base == 0U));
+    for (const Trie::Node& node : {trie.root(), leaf, Trie::nothing})
+        for (const std::uint16_t code : {std::uint16_t{0}, other}) BOOST_TEST((trie.next(node, code) == Trie::nothing));
+    for (const char32_t c : {U'a', U'b'})
+        for (const Trie::Node& node : {leaf, Trie::nothing}) BOOST_TEST((trie.next(node, trie.code(c)) == Trie::nothing));
+    BOOST_TEST(trie.code('c') == 0);
+}
+
+BOOST_AUTO_TEST_CASE(values_beyond_a_nodes_field_are_refused) {
+    const std::vector<Trie::Entry> most{{U"a", (1 << 20) - 2}}, more{{U"a", (1 << 20) - 1}};
+    BOOST_TEST(look_up(Trie(most), U"a") == (1 << 20) - 2);
+    BOOST_CHECK_THROW(Trie{more}, Error);
 }
