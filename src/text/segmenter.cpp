@@ -197,7 +197,7 @@ void JiebaSegmenter::segment_blocks(std::u32string_view text, Scratch& s, std::u
 }
 
 void find_word_starts(const Vocabulary& vocabulary, const std::vector<std::int32_t>& ids, const std::vector<TokenSpan>& spans,
-                      const std::vector<std::uint8_t>& starts, std::vector<std::uint8_t>& token_starts) {
+                      std::span<const std::uint8_t> starts, std::vector<std::uint8_t>& token_starts) {
     token_starts.resize(ids.size());
     std::int64_t from = 0;  // first character after the token before
     for (std::size_t t = 0; t < ids.size(); ++t) {

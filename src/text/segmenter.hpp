@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -57,6 +58,6 @@ private:
 /// character. So a boundary stands where tokenizer and segmenter both have one: `iphone13`, cut by the segmenter, stays
 /// whole if it is one token; Chinese characters inside a word of the segmenter are one word.
 void find_word_starts(const Vocabulary& vocabulary, const std::vector<std::int32_t>& ids, const std::vector<TokenSpan>& spans,
-                      const std::vector<std::uint8_t>& starts, std::vector<std::uint8_t>& token_starts);
+                      std::span<const std::uint8_t> starts, std::vector<std::uint8_t>& token_starts);
 
 }  // namespace rf

@@ -228,8 +228,8 @@ def test_torn_parts_and_changed_sources_are_worked_on_again():
 
     source(b"\xff\xff\xff\n")  # as long as the good line
     build("src", "torn", expect=2, drop_duplicates="false")
-    assert os.path.exists("torn/.partial/part-00000001")
-    part = "torn/.partial/part-00000000"
+    assert os.path.exists("torn/.partial/part-000000-00000001")
+    part = "torn/.partial/part-000000-00000000"
     data = open(part, "rb").read()
     write(part, data[: len(data) // 2])
     source("上\n".encode())
