@@ -50,11 +50,6 @@ constexpr std::size_t stretch = 256;
 /// Less than any sum of scores, and what it becomes when such a sum is added.
 constexpr double no_word = std::numeric_limits<double>::lowest();
 
-struct Word {
-    std::size_t begin = 0, size = 0;  ///< in the pool of characters
-    std::int64_t count = 0;
-};
-
 }  // namespace
 
 std::unique_ptr<Segmenter> make_segmenter(const std::string& name, const std::string& dictionary) {
@@ -68,9 +63,10 @@ JiebaSegmenter::JiebaSegmenter(const std::string& dictionary) : JiebaSegmenter(r
 JiebaSegmenter::JiebaSegmenter(std::string_view content, const std::string& name)
     : digest_(rf::digest(content.data(), static_cast<std::int64_t>(content.size()))) {
     std::u32string pool, characters;
-    std::unordered_map<std::string_view, std::size_t> at;  // a word given twice: the last count stands, both are in the total
-    std::vector<Word> words;
-    at.reserve(content.size() / 12);
+    pool.reserve(content.size());  // entries look into it
+    std::vector<Trie::Entry> entries;
+    std::vector<std::int64_t> counts;  // different ones
+    std::unordered_map<std::int64_t, std::int32_t> number_of_count;
     std::int64_t total = 0, line_number = 0;
     for (std::size_t begin = 0; begin < content.size();) {
         const std::size_t end = std::min(content.find('\n', begin), content.size());
@@ -86,30 +82,22 @@ JiebaSegmenter::JiebaSegmenter(std::string_view content, const std::string& name
         } catch (const Utf8Error& error) {
             fail_usage(name, ":", line_number, ": ", error.what());
         }
-        total += count;
-        const auto [place, fresh] = at.emplace(line.substr(0, blank), words.size());
-        if (!fresh) {
-            words[place->second].count = count;
-            continue;
+        total += count;  // of a word given twice, the last count stands and both are in the total
+        std::int32_t number = Trie::no_value;  // jieba takes a word of count 0 for a mere prefix
+        if (count > 0) {
+            const auto [place, fresh] = number_of_count.emplace(count, static_cast<std::int32_t>(counts.size()));
+            if (fresh) counts.push_back(count);
+            number = place->second;
         }
-        words.push_back({pool.size(), characters.size(), count});
+        entries.push_back({std::u32string_view(pool.data() + pool.size(), characters.size()), number});
         pool += characters;
     }
-    if (words.empty() || total == 0) fail_usage(name, ": the dictionary is empty");
+    if (total == 0) fail_usage(name, ": the dictionary is empty");
 
-    constexpr double never = -std::numeric_limits<double>::infinity();
     const double log_total = std::log(static_cast<double>(total));
     unknown_ = std::log(1.0) - log_total;
-    std::unordered_map<std::int64_t, std::int32_t> score_of_count;
-    scores_ = {never};
-    std::vector<Trie::Entry> entries;
-    entries.reserve(words.size());
-    for (const Word& word : words) {
-        if (word.count == 0) continue;  // jieba takes it for a mere prefix
-        const auto [place, fresh] = score_of_count.emplace(word.count, static_cast<std::int32_t>(scores_.size()) - 1);
-        if (fresh) scores_.push_back(std::log(static_cast<double>(word.count)) - log_total);
-        entries.push_back({std::u32string_view(pool).substr(word.begin, word.size), place->second});
-    }
+    scores_ = {-std::numeric_limits<double>::infinity()};
+    for (const std::int64_t count : counts) scores_.push_back(std::log(static_cast<double>(count)) - log_total);
     trie_ = Trie(entries);
     const auto other = static_cast<std::uint16_t>(trie_.alphabet() + 1);
     singles_.assign(other + 1U, no_word);

@@ -14,8 +14,8 @@ namespace rf {
 class Trie {
 public:
     struct Entry {
-        std::u32string_view key;  ///< not empty, no two alike
-        std::int32_t value = 0;   ///< not negative, below 2^20 - 1
+        std::u32string_view key;  ///< not empty; of two alike the later one counts
+        std::int32_t value = 0;   ///< not negative, below 2^20 - 1; or no_value, as though the string were not there
     };
     /// Where a string has led to. Inner nodes differ in base, so a child is known by its code; leaves share base 0, where no child lies.
     struct Node {
@@ -24,6 +24,7 @@ public:
         std::uint64_t value : 20;  ///< of the string that ends here, plus one; 0: none does
         bool operator==(const Node&) const = default;
     };
+    static constexpr std::int32_t no_value = -1;
     static constexpr Node nothing{};  ///< no string of the set begins like this
 
     Trie() : nodes_(1) {}

@@ -126,6 +126,11 @@ BOOST_AUTO_TEST_CASE(a_count_of_zero_is_no_word) {
     BOOST_TEST(words(JiebaSegmenter("中国 0\n甲 3\n", "d"), U"中国甲") == "中/国/甲");
 }
 
+BOOST_AUTO_TEST_CASE(of_a_word_given_twice_the_last_count_stands) {
+    BOOST_TEST(words(JiebaSegmenter("研究 10\n研究生 90\n生命 10\n命 90\n研究生 5\n命 5\n", "d"), U"研究生命") == "研究/生命");
+    BOOST_TEST(words(JiebaSegmenter("中国 5\n甲 3\n中国 0\n", "d"), U"中国甲") == "中/国/甲");
+}
+
 BOOST_AUTO_TEST_CASE(bad_dictionaries_are_refused_with_the_line) {
     BOOST_TEST(refusal("中国 5\n甲\n").find("dict.txt:2: expected \"word count [tag]\"") == 0U);
     BOOST_TEST(refusal("中国 x\n").find("dict.txt:1:") == 0U);

@@ -6,6 +6,7 @@
 
 #include <map>
 #include <random>
+#include <set>
 
 using namespace rf;
 
@@ -64,6 +65,29 @@ BOOST_AUTO_TEST_CASE(nothing_leads_on_from_nothing_a_leaf_or_a_character_in_no_s
     for (const char32_t c : {U'a', U'b'})
         for (const Trie::Node& node : {leaf, Trie::nothing}) BOOST_TEST((trie.next(node, trie.code(c)) == Trie::nothing));
     BOOST_TEST(trie.code('c') == 0);
+}
+
+BOOST_AUTO_TEST_CASE(of_two_alike_the_later_counts_and_may_take_the_string_out) {
+    const std::vector<Trie::Entry> entries{{U"中国", 3}, {U"中", 1}, {U"中国", 4}, {U"人民", 2}, {U"中", Trie::no_value}, {U"民", Trie::no_value}, {U"民", 0}};
+    const Trie trie(entries);
+    BOOST_TEST(look_up(trie, U"中国") == 4);
+    BOOST_TEST(look_up(trie, U"中") == none);
+    BOOST_TEST(look_up(trie, U"人民") == 2);
+    BOOST_TEST(look_up(trie, U"民") == 0);
+}
+
+BOOST_AUTO_TEST_CASE(nodes_lie_close) {
+    // Three in five slots or more: what is not there is not waited for.
+    std::mt19937 draw(7);
+    std::vector<std::u32string> words;
+    std::vector<Trie::Entry> entries;
+    const auto character = [&](std::uint32_t most) { return static_cast<char32_t>(0x4E00 + draw() % (1 + draw() % most)); };
+    for (int i = 0; i < 50000; ++i) words.push_back({character(5000), character(5000), character(100)});
+    for (const std::u32string& word : words) entries.push_back({word, 1});
+    std::set<std::u32string> nodes;
+    for (const std::u32string& word : words)
+        for (std::size_t n = 1; n <= word.size(); ++n) nodes.insert(word.substr(0, n));
+    BOOST_TEST(Trie(entries).bytes() < static_cast<std::int64_t>(nodes.size()) * 8 * 5 / 3 + 20000 * 10);
 }
 
 BOOST_AUTO_TEST_CASE(values_beyond_a_nodes_field_are_refused) {
