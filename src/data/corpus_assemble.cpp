@@ -18,7 +18,7 @@ namespace {
 
 /// A run of blocks that makes one shard.
 struct ShardPlan {
-    std::int64_t first_block = 0, end_block = 0;
+    std::size_t first_block = 0, end_block = 0;
     std::int64_t first_source = 0;  ///< source documents before it: its place in the list of those that stay
     std::int64_t first_document = 0, documents = 0, tokens = 0;
 };
@@ -37,7 +37,7 @@ public:
     DuplicateFilter(const BuildCorpusInput& in, std::int64_t documents)
         : in_(in), whole_(in.drop_duplicates ? documents : 0), bands_(in.near_duplicates.drop ? documents * in.near_duplicates.bands : 0) {}
     bool keep(const CorpusPart& part, std::size_t document, AssemblyReport& report) {
-        if (in_.drop_duplicates && !whole_.insert(part.hashes[document])) {
+        if (in_.drop_duplicates && !whole_.insert(part.documents[document].hash)) {
             ++report.duplicates;
             return false;
         }
@@ -58,39 +58,32 @@ private:
     SeenSet<std::uint64_t> bands_;
 };
 
-/// Reads the parts one after another: beside one of them only the filter is in memory.
-Plan make_plan(const BuildCorpusInput& in, const fs::path& partial, std::int64_t blocks, std::int32_t unknown) {
+/// Reads the front of the parts one after another: beside one of them only the filter is in memory.
+Plan make_plan(const BuildCorpusInput& in, const fs::path& partial, const std::vector<fs::path>& parts) {
     std::int64_t sources = 0;
-    for (std::int64_t b = 0; b < blocks; ++b) sources += CorpusPart::counts_of_file(part_path(partial, b)).documents;
+    for (const fs::path& part : parts) sources += CorpusPart::counts_of_file(part).documents;
     DuplicateFilter filter(in, sources);
     std::ofstream keep(keep_path(partial), std::ios::binary);
     Plan plan;
     ShardPlan shard;
     std::int64_t source = 0;
-    for (std::int64_t b = 0; b < blocks; ++b) {
-        const CorpusPart part = CorpusPart::from_file(part_path(partial, b));
-        std::size_t piece = 0, token = 0;
+    for (std::size_t b = 0; b < parts.size(); ++b) {
+        const CorpusPart part = CorpusPart::front_of_file(parts[b]);
         if (shard.tokens >= in.shard_tokens) {
             plan.shards.push_back(shard);
             shard = {.first_block = b, .end_block = b, .first_source = source, .first_document = plan.report.documents};
         }
-        for (std::size_t d = 0; d < part.hashes.size(); ++d, ++source) {
+        for (std::size_t d = 0; d < part.documents.size(); ++d, ++source) {
             const bool stays = filter.keep(part, d, plan.report);
             keep.put(stays ? 1 : 0);
-            for (std::int64_t p = 0; p < part.pieces[d]; ++p, ++piece) {
-                const std::int64_t length = part.lengths[piece];
-                if (stays) {
-                    ++shard.documents;
-                    ++plan.report.documents;
-                    shard.tokens += length;
-                    plan.report.tokens += length;
-                    const auto ids = part.tokens.begin() + static_cast<std::ptrdiff_t>(token);
-                    const auto starts = part.word_start.begin() + static_cast<std::ptrdiff_t>(token);
-                    plan.report.unknown += std::count(ids, ids + length, static_cast<std::uint16_t>(unknown));
-                    plan.report.words += std::count(starts, starts + length, 1);
-                }
-                token += static_cast<std::size_t>(length);
-            }
+            if (!stays) continue;
+            const CorpusPart::Document& document = part.documents[d];
+            shard.documents += document.pieces;
+            shard.tokens += document.tokens;
+            plan.report.documents += document.pieces;
+            plan.report.tokens += document.tokens;
+            plan.report.words += document.words;
+            plan.report.unknown += document.unknown;
         }
         shard.end_block = b + 1;
         plan.report.bytes += part.counts.bytes;
@@ -105,9 +98,9 @@ Plan make_plan(const BuildCorpusInput& in, const fs::path& partial, std::int64_t
 }
 
 /// Rank 0 makes the plan; the others hear it.
-Plan share_plan(const BuildCorpusInput& in, const fs::path& partial, std::int64_t blocks, std::int32_t unknown, Communicator& world) {
+Plan share_plan(const BuildCorpusInput& in, const fs::path& partial, const std::vector<fs::path>& parts, Communicator& world) {
     Plan plan;
-    if (world.rank() == 0) plan = make_plan(in, partial, blocks, unknown);
+    if (world.rank() == 0) plan = make_plan(in, partial, parts);
     std::string bytes(reinterpret_cast<const char*>(&plan.report), sizeof plan.report);
     bytes.append(reinterpret_cast<const char*>(plan.shards.data()), plan.shards.size() * sizeof(ShardPlan));
     world.broadcast(bytes, 0);
@@ -160,7 +153,42 @@ fs::path shard_path(const fs::path& folder, std::int64_t shard, std::int64_t sha
     return folder / name;
 }
 
-void write_shard(const Plan& plan, std::int64_t number, const PartMaker& maker, const fs::path& partial, const std::string& sources) {
+/// The tokens and word starts of the documents that stay move to the front of the part, and the end of each piece in the shard to `ends`.
+void drop_documents(CorpusPart& part, std::istream& keep, std::uint64_t begin, std::vector<std::uint64_t>& ends) {
+    ends.clear();
+    std::size_t piece = 0;
+    std::ptrdiff_t from = 0, to = 0;
+    const auto move = [&](auto& list, std::ptrdiff_t count) {
+        if (from != to) std::copy(list.begin() + from, list.begin() + from + count, list.begin() + to);
+    };
+    for (const CorpusPart::Document& document : part.documents) {
+        const int stays = keep.get();
+        if (stays != 0 && stays != 1) fail("which documents stay cannot be read");
+        if (stays == 1) {
+            move(part.tokens, document.tokens);
+            move(part.word_start, document.tokens);
+            to += document.tokens;
+            for (std::int64_t p = 0; p < document.pieces; ++p) ends.push_back(begin += static_cast<std::uint64_t>(part.lengths[piece + static_cast<std::size_t>(p)]));
+        }
+        from += document.tokens;
+        piece += static_cast<std::size_t>(document.pieces);
+    }
+    part.tokens.resize(static_cast<std::size_t>(to));
+    part.word_start.resize(static_cast<std::size_t>(to));
+}
+
+/// Eight bytes of 0 or 1 become the bits of one; what is left over waits in `starts`.
+void pack_bits(std::vector<std::uint8_t>& starts, std::vector<std::uint8_t>& packed) {
+    packed.resize(starts.size() / 8);
+    for (std::size_t i = 0; i < packed.size(); ++i) {
+        const std::uint8_t* s = starts.data() + 8 * i;
+        packed[i] = static_cast<std::uint8_t>(s[0] | s[1] << 1 | s[2] << 2 | s[3] << 3 | s[4] << 4 | s[5] << 5 | s[6] << 6 | s[7] << 7);
+    }
+    starts.erase(starts.begin(), starts.begin() + static_cast<std::ptrdiff_t>(8 * packed.size()));
+}
+
+void write_shard(const Plan& plan, std::int64_t number, const PartMaker& maker, const fs::path& partial, const std::vector<fs::path>& parts,
+                 const std::string& sources) {
     const ShardPlan& shard = plan.shards[static_cast<std::size_t>(number)];
     const fs::path path = shard_path(partial, number, plan.report.shards);
     std::ifstream keep(keep_path(partial), std::ios::binary);
@@ -185,35 +213,16 @@ void write_shard(const Plan& plan, std::int64_t number, const PartMaker& maker, 
         Filler offsets(file, schema::corpus::document_offsets, H5T_NATIVE_UINT64, 8, shard.documents + 1, {"tokens", "first token of each document, and the end"});
         std::uint64_t end = 0;
         offsets.add(&end, 1);
-        std::uint8_t bits = 0;
-        int filled = 0;
-        for (std::int64_t b = shard.first_block; b < shard.end_block; ++b) {
-            const CorpusPart part = CorpusPart::from_file(part_path(partial, b));
-            std::vector<std::uint16_t> kept;
-            std::vector<std::uint8_t> packed;
-            std::vector<std::uint64_t> ends;
-            std::size_t piece = 0, token = 0;
-            for (std::size_t d = 0; d < part.hashes.size(); ++d) {
-                const int stays = keep.get();
-                if (stays != 0 && stays != 1) fail(keep_path(partial).string(), ": cannot be read");
-                for (std::int64_t p = 0; p < part.pieces[d]; ++p, ++piece) {
-                    const auto length = static_cast<std::size_t>(part.lengths[piece]);
-                    if (stays == 1) {
-                        for (std::size_t t = token; t < token + length; ++t) {
-                            kept.push_back(part.tokens[t]);
-                            bits = static_cast<std::uint8_t>(bits | part.word_start[t] << filled);
-                            if (++filled < 8) continue;
-                            packed.push_back(bits);
-                            bits = 0;
-                            filled = 0;
-                        }
-                        ends.push_back(end += length);
-                    }
-                    token += length;
-                }
-            }
-            if (b + 1 == shard.end_block && filled > 0) packed.push_back(bits);
-            tokens.add(kept.data(), static_cast<std::int64_t>(kept.size()));
+        std::vector<std::uint8_t> starts, packed;
+        std::vector<std::uint64_t> ends;
+        for (std::size_t b = shard.first_block; b < shard.end_block; ++b) {
+            CorpusPart part = CorpusPart::from_file(parts[b]);
+            drop_documents(part, keep, end, ends);
+            if (!ends.empty()) end = ends.back();
+            starts.insert(starts.end(), part.word_start.begin(), part.word_start.end());
+            if (b + 1 == shard.end_block) starts.resize((starts.size() + 7) / 8 * 8);
+            pack_bits(starts, packed);
+            tokens.add(part.tokens.data(), static_cast<std::int64_t>(part.tokens.size()));
             words.add(packed.data(), static_cast<std::int64_t>(packed.size()));
             offsets.add(ends.data(), static_cast<std::int64_t>(ends.size()));
         }
@@ -226,12 +235,12 @@ void write_shard(const Plan& plan, std::int64_t number, const PartMaker& maker, 
 }  // namespace
 
 AssemblyReport assemble(const BuildCorpusInput& in, const json::Place& place, const PartMaker& maker, const fs::path& partial, const fs::path& folder,
-                        std::int64_t blocks, const std::string& sources, Communicator& world) {
-    const Plan plan = share_plan(in, partial, blocks, maker.vocabulary().unknown(), world);
+                        const std::vector<fs::path>& parts, const std::string& sources, Communicator& world) {
+    const Plan plan = share_plan(in, partial, parts, world);
     if (plan.report.bad_lines > in.max_bad_lines)
         fail_usage(place.at("max_bad_lines"), ": ", plan.report.bad_lines, " malformed lines, at most ", in.max_bad_lines, " are allowed");
     if (plan.report.documents == 0) fail_usage(place.at("text"), ": the text holds no document");
-    for (std::int64_t s = world.rank(); s < plan.report.shards; s += world.size()) write_shard(plan, s, maker, partial, sources);
+    for (std::int64_t s = world.rank(); s < plan.report.shards; s += world.size()) write_shard(plan, s, maker, partial, parts, sources);
     world.barrier();
     if (world.rank() == 0) {
         for (std::int64_t s = 0; s < plan.report.shards; ++s) {

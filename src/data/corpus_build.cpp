@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
+#include <numeric>
 
 namespace rf {
 
@@ -15,8 +17,10 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// Bytes of input lines in a block, the unit of work: block b is rank b % size's.
+/// Bytes of input lines in a block, the unit of work.
 constexpr std::int64_t block_bytes = 1 << 20;
+/// In place of a rank that reads a file alone.
+constexpr int everybody = -1;
 
 double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -131,41 +135,75 @@ bool open_output(const fs::path& folder, const std::string& mark, const std::vec
     return world.max(done ? 1 : 0) > 0;
 }
 
-/// Reads the whole input and works on this rank's blocks. Returns how many blocks there are.
-std::int64_t make_parts(const BuildCorpusInput& in, const std::vector<std::string>& paths, PartMaker& maker, const fs::path& partial,
-                        Communicator& world, double begin) {
-    LineReader lines(paths);
-    std::int64_t block = 0, bytes = 0, total = 0;
-    bool mine = world.rank() == 0;
-    std::size_t file = 0;
-    bool open = false, between = true;  // paragraphs are not cut: their blocks end at blank lines
-    const auto start_block = [&] {
-        const bool turn = block % world.size() == world.rank();
-        mine = turn && !part_is_whole(part_path(partial, block));
-        maker.clear();
-        bytes = 0;
-        open = true;
-    };
-    const auto end_block = [&] {
-        if (!open) return;
-        if (mine) maker.save(part_path(partial, block));
-        ++block;
-        open = false;
-        const double s = seconds() - begin;
-        log::live(message("read ", total >> 20, " MiB of text, ", static_cast<double>(total >> 10) / 1024 / s, " MiB/s"));
-    };
-    for (std::string line; lines.next(line);) {
-        // A block never spans two files, so that a file's name stands for all its lines.
-        if (open && ((bytes >= block_bytes && between) || file != lines.file_index())) end_block();
-        if (!open) start_block();
-        file = lines.file_index();
-        between = in.format != "paragraphs" || is_blank(line);
-        bytes += static_cast<std::int64_t>(line.size()) + 1;
-        total += static_cast<std::int64_t>(line.size()) + 1;
-        if (mine) maker.add_line(line, lines.path(), lines.line_number());
+/// Who reads a file: every rank, for blocks in turn; or, of compressed files, for decompressing takes as long as the rest, one rank.
+/// By size, the largest first to the rank with the least so far; a file that would leave the ranks uneven is everybody's.
+std::vector<int> choose_readers(const std::vector<std::string>& paths, int ranks) {
+    std::vector<std::uintmax_t> sizes;
+    for (const std::string& path : paths) sizes.push_back(without_compression(path) == path ? 0 : fs::file_size(path));
+    const std::uintmax_t most = std::accumulate(sizes.begin(), sizes.end(), std::uintmax_t{0}) / static_cast<std::uintmax_t>(4 * ranks);
+    std::vector<std::size_t> order(paths.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return sizes[a] > sizes[b]; });
+    std::vector<int> readers(paths.size(), everybody);
+    std::vector<std::uintmax_t> loads(static_cast<std::size_t>(ranks));
+    for (const std::size_t file : order) {
+        if (sizes[file] == 0 || sizes[file] > most) continue;
+        const auto least = std::min_element(loads.begin(), loads.end());
+        readers[file] = static_cast<int>(least - loads.begin());
+        *least += sizes[file];
     }
-    end_block();
-    return block;
+    return readers;
+}
+
+/// Reads the input and works on this rank's blocks. Returns the parts in the order of the input.
+std::vector<fs::path> make_parts(const BuildCorpusInput& in, const std::vector<std::string>& paths, PartMaker& maker, const fs::path& partial,
+                                 Communicator& world, double begin) {
+    const std::vector<int> readers = choose_readers(paths, world.size());
+    std::vector<std::int64_t> blocks(paths.size());
+    std::int64_t turn = 0, total = 0;
+    for (std::size_t file = 0; file < paths.size(); ++file) {
+        if (readers[file] != everybody && readers[file] != world.rank()) continue;
+        // A block never spans two files, so that a file's name stands for all its lines.
+        LineReader lines({paths[file]});
+        std::int64_t bytes = 0;
+        bool mine = false, open = false, between = true;  // paragraphs are not cut: their blocks end at blank lines
+        fs::path part;
+        const auto start_block = [&] {
+            part = part_path(partial, file, blocks[file]++);
+            mine = (readers[file] != everybody || turn++ % world.size() == world.rank()) && !part_is_whole(part);
+            maker.clear();
+            bytes = 0;
+            open = true;
+        };
+        const auto end_block = [&] {
+            if (!open) return;
+            if (mine) maker.save(part);
+            open = false;
+            const double s = seconds() - begin;
+            log::live(message("read ", total >> 20, " MiB of text, ", static_cast<double>(total >> 10) / 1024 / s, " MiB/s"));
+        };
+        for (std::string line; lines.next(line);) {
+            if (bytes >= block_bytes && between) end_block();
+            if (!open) start_block();
+            between = in.format != "paragraphs" || is_blank(line);
+            bytes += static_cast<std::int64_t>(line.size()) + 1;
+            total += static_cast<std::int64_t>(line.size()) + 1;
+            if (mine) maker.add_line(line, paths[file], lines.line_number());
+        }
+        end_block();
+    }
+    // A rank knows the blocks of the files it has read.
+    std::vector<std::int64_t> theirs(paths.size()), most(paths.size());
+    for (int rank = 0; rank < world.size(); ++rank) {
+        std::string text(reinterpret_cast<const char*>(blocks.data()), blocks.size() * sizeof(std::int64_t));
+        world.broadcast(text, rank);
+        std::memcpy(theirs.data(), text.data(), text.size());
+        for (std::size_t file = 0; file < paths.size(); ++file) most[file] = std::max(most[file], theirs[file]);
+    }
+    std::vector<fs::path> parts;
+    for (std::size_t file = 0; file < paths.size(); ++file)
+        for (std::int64_t block = 0; block < most[file]; ++block) parts.push_back(part_path(partial, file, block));
+    return parts;
 }
 
 }  // namespace
@@ -181,9 +219,9 @@ void build_corpus(const BuildCorpusInput& in, const json::Place& place, Communic
         log::info("already built: ", in.output);
         return;
     }
-    const std::int64_t blocks = make_parts(in, paths, maker, partial, world, begin);
+    const std::vector<fs::path> parts = make_parts(in, paths, maker, partial, world, begin);
     world.barrier();
-    const AssemblyReport report = assemble(in, place, maker, partial, folder, blocks, mark, world);
+    const AssemblyReport report = assemble(in, place, maker, partial, folder, parts, mark, world);
     if (world.rank() == 0) {
         // Its presence says that the corpus is complete, so its digest comes first.
         const fs::path built = folder / "corpus.json", temporary = partial / "corpus.json";

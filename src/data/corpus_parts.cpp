@@ -14,9 +14,9 @@ namespace rf {
 
 namespace fs = std::filesystem;
 
-fs::path part_path(const fs::path& folder, std::int64_t block) {
-    char name[40];
-    std::snprintf(name, sizeof name, "part-%08lld", static_cast<long long>(block));
+fs::path part_path(const fs::path& folder, std::size_t file, std::int64_t block) {
+    char name[60];
+    std::snprintf(name, sizeof name, "part-%06zu-%08lld", file, static_cast<long long>(block));
     return folder / name;
 }
 
@@ -45,32 +45,62 @@ const char* take(const char* from, std::vector<T>& list) {
     return from + sizeof count + list.size() * sizeof(T);
 }
 
+/// What stands before the first digest.
+const char* take_front(const char* from, CorpusPart& part) {
+    std::memcpy(&part.counts, from, sizeof part.counts);
+    return take(take(from + sizeof part.counts, part.documents), part.bands);
+}
+
+[[noreturn]] void fail_damaged(const fs::path& path) { fail(path.string(), ": a part of the build is damaged; run the build again"); }
+
 }  // namespace
 
 bool part_is_whole(const fs::path& path) { return fs::exists(path) && is_whole(read_file(path)); }
 
 std::string CorpusPart::to_bytes() const {
     std::string out(reinterpret_cast<const char*>(&counts), sizeof counts);
-    put(out, hashes);
+    put(out, documents);
     put(out, bands);
-    put(out, pieces);
+    out += digest(out.data(), static_cast<std::int64_t>(out.size()));
+    out.reserve(out.size() + lengths.size() * 8 + tokens.size() * 3 + 100);
     put(out, lengths);
     put(out, tokens);
     put(out, word_start);
-    return out + digest(out.data(), static_cast<std::int64_t>(out.size()));
+    return out += digest(out.data(), static_cast<std::int64_t>(out.size()));
 }
 
 CorpusPart CorpusPart::from_file(const fs::path& path) {
     const std::string bytes = read_file(path);
-    if (!is_whole(bytes)) fail(path.string(), ": a part of the build is damaged; run the build again");
+    if (!is_whole(bytes)) fail_damaged(path);
     CorpusPart part;
-    std::memcpy(&part.counts, bytes.data(), sizeof part.counts);
-    const char* at = take(bytes.data() + sizeof part.counts, part.hashes);
-    at = take(at, part.bands);
-    at = take(at, part.pieces);
-    at = take(at, part.lengths);
+    const char* at = take_front(bytes.data(), part);
+    at = take(at + digest_length, part.lengths);
     at = take(at, part.tokens);
     take(at, part.word_start);
+    return part;
+}
+
+CorpusPart CorpusPart::front_of_file(const fs::path& path) {
+    std::ifstream in(path, std::ios::binary);
+    std::string bytes(sizeof(Counts), '\0');
+    const auto append = [&](std::size_t count) {
+        bytes.resize(bytes.size() + count);
+        in.read(bytes.data() + bytes.size() - count, static_cast<std::streamsize>(count));
+    };
+    const auto append_list = [&](std::size_t item) {
+        std::int64_t count = 0;
+        append(sizeof count);
+        std::memcpy(&count, bytes.data() + bytes.size() - sizeof count, sizeof count);
+        if (!in || count < 0 || static_cast<std::uintmax_t>(count) > fs::file_size(path) / item) fail_damaged(path);
+        append(static_cast<std::size_t>(count) * item);
+    };
+    in.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    append_list(sizeof(Document));
+    append_list(sizeof(std::uint64_t));
+    append(digest_length);
+    if (!in || !is_whole(bytes)) fail_damaged(path);
+    CorpusPart part;
+    take_front(bytes.data(), part);
     return part;
 }
 
@@ -149,57 +179,58 @@ std::size_t piece_end(std::u32string_view text, std::size_t begin, std::size_t m
 }  // namespace
 
 void PartMaker::add_document(const std::string& text, const std::vector<std::string>& words) {
-    const std::u32string characters = decode_utf8(text);
-    if (characters.empty()) return;
-    if (static_cast<std::int64_t>(characters.size()) < in_.document.min_characters) {
+    decode_utf8(text, characters_);
+    if (characters_.empty()) return;
+    const auto size = static_cast<std::int64_t>(characters_.size());
+    if (size < in_.document.min_characters) {
         ++part_.counts.too_short;
         return;
     }
-    if (in_.document.drop_above > 0 && static_cast<std::int64_t>(characters.size()) > in_.document.drop_above) {
+    if (in_.document.drop_above > 0 && size > in_.document.drop_above) {
         ++part_.counts.too_long;
         return;
     }
-    std::vector<std::uint8_t> starts;
     if (words.empty()) {
-        segmenter_->segment(characters, starts);
+        segmenter_->segment(characters_, starts_);
     } else {
-        starts.assign(characters.size(), 0);
+        starts_.assign(characters_.size(), 0);
         std::size_t at = 0;
         for (const std::string& word : words) {
-            if (at < starts.size()) starts[at] = 1;
+            if (at < starts_.size()) starts_[at] = 1;
             at += decode_utf8(word).size();
         }
     }
     part_.counts.bytes += static_cast<std::int64_t>(text.size());
     ++part_.counts.documents;
-    part_.hashes.push_back(hash_of(text));
+    part_.documents.push_back({.hash = hash_of(text)});
     if (in_.near_duplicates.drop) {
-        const std::vector<std::uint64_t> keys = band_keys(characters, in_.near_duplicates);
+        const std::vector<std::uint64_t> keys = band_keys(characters_, in_.near_duplicates);
         part_.bands.insert(part_.bands.end(), keys.begin(), keys.end());
     }
-    const std::size_t before = part_.lengths.size(), most = static_cast<std::size_t>(in_.document.max_characters);
-    for (std::size_t begin = 0; begin < characters.size();) {
-        const std::size_t end = in_.document.overflow == "cut" ? std::min(characters.size(), most) : piece_end(characters, begin, most);
-        add_piece(std::u32string_view(characters).substr(begin, end - begin), starts, begin);
+    const auto most = static_cast<std::size_t>(in_.document.max_characters);
+    for (std::size_t begin = 0; begin < characters_.size();) {
+        const std::size_t end = in_.document.overflow == "cut" ? std::min(characters_.size(), most) : piece_end(characters_, begin, most);
+        add_piece(std::u32string_view(characters_).substr(begin, end - begin), std::span(starts_).subspan(begin, end - begin));
         if (in_.document.overflow == "cut") break;
         begin = end;
     }
-    part_.pieces.push_back(static_cast<std::int64_t>(part_.lengths.size() - before));
 }
 
-void PartMaker::add_piece(std::u32string_view text, const std::vector<std::uint8_t>& starts, std::size_t begin) {
-    thread_local std::vector<std::int32_t> ids;
-    thread_local std::vector<TokenSpan> spans;
-    thread_local std::vector<std::uint8_t> own, token_starts;
-    ids.clear();
-    spans.clear();
-    tokenizer_.encode(text, ids, spans);
-    if (ids.empty()) return;
-    own.assign(starts.begin() + static_cast<std::ptrdiff_t>(begin), starts.begin() + static_cast<std::ptrdiff_t>(begin + text.size()));
-    find_word_starts(vocabulary_, ids, spans, own, token_starts);
-    part_.lengths.push_back(static_cast<std::int64_t>(ids.size()));
-    part_.tokens.insert(part_.tokens.end(), ids.begin(), ids.end());
-    part_.word_start.insert(part_.word_start.end(), token_starts.begin(), token_starts.end());
+void PartMaker::add_piece(std::u32string_view text, std::span<const std::uint8_t> starts) {
+    ids_.clear();
+    spans_.clear();
+    tokenizer_.encode(text, ids_, spans_);
+    if (ids_.empty()) return;
+    find_word_starts(vocabulary_, ids_, spans_, starts, token_starts_);
+    const auto length = static_cast<std::int64_t>(ids_.size());
+    part_.lengths.push_back(length);
+    part_.tokens.insert(part_.tokens.end(), ids_.begin(), ids_.end());
+    part_.word_start.insert(part_.word_start.end(), token_starts_.begin(), token_starts_.end());
+    CorpusPart::Document& document = part_.documents.back();
+    ++document.pieces;
+    document.tokens += length;
+    document.words += std::count(token_starts_.begin(), token_starts_.end(), 1);
+    document.unknown += std::count(ids_.begin(), ids_.end(), vocabulary_.unknown());
 }
 
 }  // namespace rf

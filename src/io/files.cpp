@@ -7,6 +7,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
@@ -128,7 +129,15 @@ void write_file_atomically(const fs::path& path, std::string_view content) {
 std::string read_file(const fs::path& path) {
     std::ifstream in(path, std::ios::binary);
     if (!in || fs::is_directory(path)) fail("cannot read ", path.string(), ": ", fs::is_directory(path) ? "it is a folder" : std::strerror(errno));
-    return {std::istreambuf_iterator<char>(in), {}};
+    std::string content;
+    std::size_t have = 0;
+    do {
+        content.resize(std::max<std::size_t>(2 * have, 1 << 16));
+        in.read(content.data() + have, static_cast<std::streamsize>(content.size() - have));
+        have += static_cast<std::size_t>(in.gcount());
+    } while (in);
+    content.resize(have);
+    return content;
 }
 
 void write_digest(const fs::path& file, std::vector<FileDigest::Range> ranges) {

@@ -95,7 +95,8 @@ bool is_blank(const std::string& line) { return line.find_first_not_of(" \t") ==
 
 TextRecord text_of_record(const std::string& line) {
     boost::system::error_code error;
-    const json::value v = boost::json::parse(line, error);
+    boost::json::monotonic_resource memory(line.size() + 1024);  // the values go with it, all at once
+    const json::value v = boost::json::parse(line, error, &memory);
     if (error) fail("not valid JSON (", error.message(), ")");
     if (!v.is_object()) fail("expected a JSON object with \"text\", \"content\" or \"words\"");
     TextRecord record;
@@ -118,6 +119,16 @@ TextRecord text_of_record(const std::string& line) {
     fail("the record has no \"text\", \"content\" or \"words\"");
 }
 
+namespace {
+/// Empty at the end.
+std::vector<char> read_piece(std::istream& in) {
+    std::vector<char> piece(buffer_bytes);
+    in.read(piece.data(), static_cast<std::streamsize>(piece.size()));
+    piece.resize(static_cast<std::size_t>(in.gcount()));
+    return piece;
+}
+}  // namespace
+
 bool LineReader::open_next() {
     if (file_ == paths_.size()) return false;
     const std::string& path = paths_[file_++];
@@ -132,8 +143,9 @@ bool LineReader::open_next() {
     else in->push(bio::file_source(path, std::ios::binary), buffer_bytes);
     in->exceptions(std::ios::badbit);
     in_ = std::move(in);
-    buffer_.resize(buffer_bytes);
-    at_ = have_ = 0;
+    if (without_compression(path) != path) ahead_.emplace([this](std::int64_t) { return read_piece(*in_); }, 0);
+    buffer_.clear();
+    at_ = 0;
     return true;
 }
 
@@ -141,20 +153,19 @@ bool LineReader::open_next() {
 bool LineReader::read_line(std::string& line) {
     line.clear();
     for (bool any = false;; any = true) {
-        if (at_ == have_) {
-            in_->read(buffer_.data(), static_cast<std::streamsize>(buffer_.size()));
-            have_ = static_cast<std::size_t>(in_->gcount());
+        if (at_ == buffer_.size()) {
+            buffer_ = ahead_ ? ahead_->next() : read_piece(*in_);
             at_ = 0;
-            if (have_ == 0 && path().ends_with(".zst")) {
+            if (buffer_.empty() && path().ends_with(".zst")) {
                 if (!line.ends_with(std::string(end_zeros, '\0'))) throw std::ios_base::failure("truncated");
                 line.resize(line.size() - end_zeros);
                 return !line.empty();
             }
-            if (have_ == 0) return any;
+            if (buffer_.empty()) return any;
         }
         const char* begin = buffer_.data() + at_;
-        const auto* newline = static_cast<const char*>(std::memchr(begin, '\n', have_ - at_));
-        const std::size_t size = newline ? static_cast<std::size_t>(newline - begin) : have_ - at_;
+        const auto* newline = static_cast<const char*>(std::memchr(begin, '\n', buffer_.size() - at_));
+        const std::size_t size = newline ? static_cast<std::size_t>(newline - begin) : buffer_.size() - at_;
         if (line.size() + size > longest_line) fail_usage(path(), ":", number_ + 1, ": a line longer than 64 MiB");
         line.append(begin, size);
         at_ += size + (newline ? 1 : 0);
@@ -174,6 +185,7 @@ bool LineReader::next(std::string& line) {
         } catch (const std::ios_base::failure&) {
             fail_usage(path(), ": cannot be decompressed after line ", number_, " (damaged or truncated)");
         }
+        ahead_.reset();
         in_.reset();
     }
     return false;

@@ -2,10 +2,12 @@
 /// Lines of text files, plain or compressed (.gz .xz .zst), in bounded memory.
 
 #include "io/json.hpp"
+#include "io/prefetcher.hpp"
 
 #include <cstdint>
 #include <istream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -51,8 +53,9 @@ private:
     std::size_t file_ = 0;
     std::int64_t number_ = 0;
     std::unique_ptr<std::istream> in_;
+    std::optional<Prefetcher<std::vector<char>>> ahead_;  ///< of a compressed file: decompresses while the lines are worked on
     std::vector<char> buffer_;
-    std::size_t at_ = 0, have_ = 0;  ///< of the buffer
+    std::size_t at_ = 0;  ///< in the buffer
 };
 
 }  // namespace rf

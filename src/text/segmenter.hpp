@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,11 +41,15 @@ public:
     std::string identity() const override;
 
 private:
-    void segment_block(std::u32string_view block, std::uint8_t* starts) const;
+    struct Scratch;
+    void segment_blocks(std::u32string_view text, Scratch& s, std::uint8_t* starts) const;
+    std::uint16_t symbol(char32_t c) const { return c < symbols_.size() ? symbols_[c] : std::uint16_t{0}; }
 
-    Trie trie_;                        ///< its values are indices into scores_
-    std::vector<double> scores_;       ///< log(count) - log(total), by different count
-    double unknown_ = 0;               ///< of a character without a word: log(1) - log(total)
+    Trie trie_;                           ///< its values are indices into scores_
+    std::vector<std::uint16_t> symbols_;  ///< by code point: its code in the trie, alphabet() + 1 when it is in no word, 0 outside of blocks
+    std::vector<double> singles_;         ///< by symbol: the score of the word of this one character
+    std::vector<double> scores_;          ///< log(count) - log(total), by different count, behind that of no word
+    double unknown_ = 0;                  ///< of a character without a word: log(1) - log(total)
     std::string digest_;
 };
 
@@ -53,6 +58,6 @@ private:
 /// character. So a boundary stands where tokenizer and segmenter both have one: `iphone13`, cut by the segmenter, stays
 /// whole if it is one token; Chinese characters inside a word of the segmenter are one word.
 void find_word_starts(const Vocabulary& vocabulary, const std::vector<std::int32_t>& ids, const std::vector<TokenSpan>& spans,
-                      const std::vector<std::uint8_t>& starts, std::vector<std::uint8_t>& token_starts);
+                      std::span<const std::uint8_t> starts, std::vector<std::uint8_t>& token_starts);
 
 }  // namespace rf

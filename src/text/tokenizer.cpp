@@ -18,8 +18,7 @@ Tokenizer::Tokenizer(const Vocabulary& vocabulary) : vocabulary_(vocabulary) {
         singles_[c] = static_cast<std::uint16_t>(id);
     }
     trie_ = Trie(entries);
-    continuation_ = trie_.step(Trie::root, '#');
-    if (continuation_ != Trie::none) continuation_ = trie_.step(continuation_, '#');
+    continuation_ = trie_.next(trie_.next(trie_.root(), trie_.code('#')), trie_.code('#'));
 }
 
 /// Gathers a word's letters and cuts it greedily into the longest pieces the vocabulary has.
@@ -57,15 +56,16 @@ struct Tokenizer::Sink {
         const std::size_t before = ids.size();
         std::size_t begin = size > max_word ? size : 0;
         while (begin < size) {
-            std::int32_t node = begin == 0 ? Trie::root : t.continuation_, id = Trie::none;
+            Trie::Node node = begin == 0 ? t.trie_.root() : t.continuation_;
+            std::int32_t id = -1;
             std::size_t end = begin;
-            for (std::size_t i = begin; i < size && node != Trie::none; ++i) {
-                node = t.trie_.step(node, word[i]);
-                if (node == Trie::none || t.trie_.value(node) == Trie::none) continue;
-                id = t.trie_.value(node);
+            for (std::size_t i = begin; i < size && node.base != 0; ++i) {
+                node = t.trie_.next(node, t.trie_.code(word[i]));
+                if (node.value == 0) continue;
+                id = static_cast<std::int32_t>(node.value) - 1;
                 end = i + 1;
             }
-            if (id == Trie::none) break;
+            if (id < 0) break;
             if constexpr (with_spans)
                 put(id, at[begin], at[end - 1] + 1);
             else

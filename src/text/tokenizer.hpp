@@ -45,7 +45,7 @@ private:
     Splitter splitter_;
     Trie trie_;
     std::vector<std::uint16_t> singles_;          ///< id by code point
-    std::int32_t continuation_ = Trie::none;      ///< the trie's node of `##`
+    Trie::Node continuation_{};                   ///< the trie's node of `##`
 };
 
 }  // namespace rf

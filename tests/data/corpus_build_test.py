@@ -90,6 +90,21 @@ def test_compressed_files_are_read_like_plain_ones():
         assert documents(f"of-{kind}") == lines.split("\n")[:-1], kind
 
 
+def test_compressed_files_are_shared_out_and_make_the_same_bytes():
+    # Dealt whole, and one too large for that; names in another order than sizes.
+    rng = random.Random(11)
+    for number, size in enumerate([3, 1, 900, 5, 400, 0, 600, 500, 2, 9000, 450]):
+        lines = ["".join(chr(0x4E00 + rng.randrange(1700)) for _ in range(200)) for _ in range(size)]
+        content_of = "".join(line + "\n" for line in lines).encode()
+        write(f"dealt/{number:02}.txt.xz", lzma.compress(content_of, preset=0))
+        write(f"dealt-plain/{number:02}.txt", content_of)
+    for ranks in (1, 2, 3):
+        build("dealt", f"dealt{ranks}", ranks=ranks, shard_tokens=SHARD)
+        assert content(f"dealt{ranks}") == content("dealt1"), ranks
+    build("dealt-plain", "dealt0", shard_tokens=SHARD)
+    assert documents("dealt0") == documents("dealt1")
+
+
 def test_folders_and_globs_in_order():
     write("many/b/2.txt", "丁丁\n")
     write("many/a.jsonl", '{"text": "丙丙"}\n\n{"content": "丑丑"}\n')
@@ -228,8 +243,8 @@ def test_torn_parts_and_changed_sources_are_worked_on_again():
 
     source(b"\xff\xff\xff\n")  # as long as the good line
     build("src", "torn", expect=2, drop_duplicates="false")
-    assert os.path.exists("torn/.partial/part-00000001")
-    part = "torn/.partial/part-00000000"
+    assert os.path.exists("torn/.partial/part-000000-00000001")
+    part = "torn/.partial/part-000000-00000000"
     data = open(part, "rb").read()
     write(part, data[: len(data) // 2])
     source("上\n".encode())

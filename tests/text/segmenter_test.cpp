@@ -2,6 +2,11 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <random>
+
 using namespace rf;
 
 namespace {
@@ -57,8 +62,73 @@ BOOST_AUTO_TEST_CASE(blanks_and_punctuation_part_words) {
     BOOST_TEST(words(segmenter, U"").empty());
 }
 
+BOOST_AUTO_TEST_CASE(a_character_that_only_begins_longer_words_is_unknown_alone) {
+    // However improbable, the word wins where it stands: jieba compares words of its dictionary only.
+    BOOST_TEST(words(JiebaSegmenter("甲乙 1\n乙 100000\n", "d"), U"甲乙甲") == "甲乙/甲");
+    BOOST_TEST(words(JiebaSegmenter("甲乙丙丁戊 1\n乙 100000\n丙丁戊 9\n", "d"), U"甲乙丙丁戊乙甲乙丙丁") == "甲乙丙丁戊/乙/甲/乙/丙/丁");
+}
+
+/// What the class says it does, over the whole text at once; words have at most six characters.
+std::string plain_words(const std::map<std::u32string, double>& counts, std::u32string_view text) {
+    double total = 0;
+    for (const auto& [word, count] : counts) total += count;
+    const auto in_block = [](char32_t c) { return (c >= 0x4E00 && c <= 0x9FD5) || (c >= 'a' && c <= 'z'); };
+    std::vector<double> best(text.size() + 1, 0);
+    std::vector<std::size_t> next(text.size());
+    for (std::size_t i = text.size(); i-- > 0;) {
+        next[i] = i + 1;
+        if (!in_block(text[i])) continue;
+        const auto follows = [&](std::size_t end) { return end < text.size() && in_block(text[end]) ? best[end] : 0; };
+        best[i] = std::log(1.0) - std::log(total) + follows(i + 1);
+        bool found = false;
+        for (std::size_t end = i + 1; end <= std::min(text.size(), i + 6) && in_block(text[end - 1]); ++end) {
+            const auto at = counts.find(std::u32string(text.substr(i, end - i)));
+            if (at == counts.end()) continue;
+            const double sum = std::log(at->second) - std::log(total) + follows(end);
+            if (found && sum < best[i]) continue;
+            best[i] = sum;
+            next[i] = end;
+            found = true;
+        }
+    }
+    std::string out;
+    bool joins = false;
+    for (std::size_t i = 0; i < text.size(); i = next[i]) {
+        const bool single = next[i] == i + 1 && text[i] >= 'a' && text[i] <= 'z';
+        if (i != 0 && !(single && joins)) out += '/';
+        append_utf8(text.substr(i, next[i] - i), out);
+        joins = single;
+    }
+    return out;
+}
+
+BOOST_AUTO_TEST_CASE(long_texts_are_cut_as_their_definition_says) {
+    std::mt19937 draw(3);
+    for (int round = 0; round < 20; ++round) {
+        const auto character = [&] { return draw() % 4 == 0 ? U'x' + draw() % 2 : U'甲' + draw() % 4; };
+        std::map<std::u32string, double> counts;
+        for (int i = 0; i < 25; ++i) {
+            std::u32string word(1 + draw() % 6, U' ');
+            for (char32_t& c : word) c = character();
+            counts.emplace(word, 1 + draw() % 50);
+        }
+        std::string dictionary;
+        for (const auto& [word, count] : counts) dictionary += encode_utf8(word) + " " + std::to_string(static_cast<int>(count)) + "\n";
+        std::u32string text(3000, U' ');
+        const std::uint32_t part = round % 2 ? 700 : 7;  // blocks shorter and longer than what is worked on at once
+        for (char32_t& c : text) c = draw() % part == 0 ? U'。' : draw() % part == 1 ? U'龍' : character();
+        for (const std::size_t size : {0U, 1U, 2U, 3U, 255U, 256U, 257U, 258U, 3000U})
+            BOOST_REQUIRE(words(JiebaSegmenter(dictionary, "d"), std::u32string_view(text).substr(0, size)) == plain_words(counts, std::u32string_view(text).substr(0, size)));
+    }
+}
+
 BOOST_AUTO_TEST_CASE(a_count_of_zero_is_no_word) {
     BOOST_TEST(words(JiebaSegmenter("中国 0\n甲 3\n", "d"), U"中国甲") == "中/国/甲");
+}
+
+BOOST_AUTO_TEST_CASE(of_a_word_given_twice_the_last_count_stands) {
+    BOOST_TEST(words(JiebaSegmenter("研究 10\n研究生 90\n生命 10\n命 90\n研究生 5\n命 5\n", "d"), U"研究生命") == "研究/生命");
+    BOOST_TEST(words(JiebaSegmenter("中国 5\n甲 3\n中国 0\n", "d"), U"中国甲") == "中/国/甲");
 }
 
 BOOST_AUTO_TEST_CASE(bad_dictionaries_are_refused_with_the_line) {
