@@ -35,22 +35,27 @@ std::vector<LaneNode> cover(int lanes, int begin, int end) {
     return nodes;
 }
 
-LaneShare::LaneShare(int lanes, int ranks, int rank) {
+LaneShare::LaneShare(int lanes, int ranks, int me) : rank(me) {
     if (lanes % ranks != 0) fail_usage("batch.lanes = ", lanes, " does not divide over ", ranks, " data ranks (each works on whole lanes)");
     count = lanes / ranks;
-    first = count * rank;
+    first = count * me;
     std::size_t most = 0;
     for (int r = 0; r < ranks; ++r) most = std::max(most, held.emplace_back(cover(lanes, r * count, (r + 1) * count)).size());
-    for (const LaneNode& node : own()) depth = std::max(depth, depth_of(node));
     if (ranks == 1) return;
     for (std::size_t k = 0; k < most; ++k)
         for (const auto& nodes : held)
             if (k < nodes.size()) leaves.push_back(nodes[k]);
 }
 
+int LaneShare::depth(int of) const {
+    int most = 0;
+    for (const LaneNode& node : held[static_cast<std::size_t>(of)]) most = std::max(most, depth_of(node));
+    return most;
+}
+
 GradientBytes gradient_bytes(const LaneShare& share, const Shards& shards, Dtype dtype) {
     const std::int64_t item = size_of(dtype);
-    GradientBytes bytes{.flat = (static_cast<std::int64_t>(share.own().size()) + share.depth) * shards.padded_size() * item};
+    GradientBytes bytes{.flat = (static_cast<std::int64_t>(share.own().size()) + share.depth(share.rank)) * shards.padded_size() * item};
     if (shards.ranks() == 1) return bytes;
     bytes.shard = shards.shard_size() * item;
     bytes.recv = static_cast<std::int64_t>(share.leaves.size()) * shards.in_shard(0).size() * item;
@@ -69,7 +74,7 @@ LaneGradients::LaneGradients(int lanes, Communicator& data, const Shards& shards
     RF_REQUIRE(shards.ranks() == data.size(), "shards for ", shards.ranks(), " of ", data.size(), " data ranks");
     const std::int64_t flat = shards_.padded_size() * size_of(dtype);
     for (std::size_t i = 0; i < share_.own().size(); ++i) nodes_.emplace_back(flat, device);
-    for (int level = 0; level < share_.depth; ++level) scratch_.emplace_back(flat, device);
+    for (int level = 0; level < share_.depth(share_.rank); ++level) scratch_.emplace_back(flat, device);
     for (LaneNode node = share_.own().back(); node.end - node.begin > 1; node.begin = split_of(node)) ++last_depth_;
     const GradientBytes sizes = gradient_bytes(share_, shards_, dtype);
     recv_ = Buffer(sizes.recv, device);

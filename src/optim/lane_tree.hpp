@@ -31,10 +31,12 @@ struct LaneShare {
     LaneShare(int lanes, int ranks, int rank);
 
     int first = 0, count = 0;                ///< lanes of this rank
-    std::vector<std::vector<LaneNode>> held; ///< subtrees of every rank; alone: this rank's
+    std::vector<std::vector<LaneNode>> held; ///< subtrees of every rank
     std::vector<LaneNode> leaves;            ///< the first ones of all ranks, then the second ones …: pieces arrive in this order. Alone: none
-    int depth = 0;                           ///< of the deepest own subtree: one buffer a level
-    const std::vector<LaneNode>& own() const { return held[held.size() == 1 ? 0 : static_cast<std::size_t>(first / count)]; }
+    int rank = 0;
+    const std::vector<LaneNode>& own() const { return held[static_cast<std::size_t>(rank)]; }
+    /// Levels of a rank's deepest subtree: a buffer each, besides one a subtree.
+    int depth(int of) const;
 };
 
 /// Bytes of a rank's gradient buffers.
