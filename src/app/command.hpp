@@ -70,6 +70,7 @@ int run_multitask_check(const Invocation&, World&);
 int run_finetune(const Invocation&, World&);
 int run_clue(const Invocation&, World&);
 int run_predict(const Invocation&, World&);
+int run_plan(const Invocation&, World&);
 
 json::value build_vocab_defaults();
 json::value build_corpus_defaults();
@@ -78,5 +79,6 @@ json::value bench_defaults();
 json::value multitask_defaults();
 json::value finetune_defaults();
 json::value clue_defaults();
+json::value plan_defaults();
 
 }  // namespace rf::app

@@ -140,6 +140,8 @@ const std::vector<Command>& commands() {
          false, false, &run_encode, nullptr},
         {"fill-mask", "--checkpoint C [--vocab V] [--top K] [--dtype f32|bf16] [--device cpu|cuda|auto]", "lines with [MASK] on stdin -> candidates",
          {"checkpoint", "vocab", "top", "dtype", "device"}, false, false, &run_fill_mask, nullptr},
+        {"plan", "[input.json] [--json F.json]", "input of pretrain or multitask, machine -> memory, communication, time, nothing is run", {"json"}, true, false,
+         &run_plan, &plan_defaults},
         {"inspect", "FILE...", "any file of this program -> what it is", {}, false, false, &run_inspect, nullptr},
         {"verify", "PATH...", "corpus or checkpoint -> recomputes every digest", {}, false, false, &run_verify, nullptr},
         {"bench", "[input.json] [--device cpu|cuda|auto]", "model, lengths -> tokens/s, FLOP/s -> bench.h5", {"device"}, true, false, &run_bench, &bench_defaults},

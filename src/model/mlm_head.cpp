@@ -9,11 +9,6 @@
 
 namespace rf {
 
-namespace {
-// Rows of logits worked on at once: 512 rows of 12000 f32 logits are 24 MB.
-constexpr std::int64_t chunk_rows = 512;
-}  // namespace
-
 void MlmHead::evaluate(const StepContext& step, const ParamView& weights, const ConstTensor& x, const MlmTargets& what, const Tensor& sums) const {
     run(step, weights, nullptr, x, what, 0, {}, sums);
 }

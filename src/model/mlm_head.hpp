@@ -15,6 +15,9 @@ struct MlmTargets {
 
 class MlmHead {
 public:
+    /// Rows of logits worked on at once: 512 rows of 12000 f32 logits are 24 MB.
+    static constexpr std::int64_t chunk_rows = 512;
+
     /// Word table and its first local id, from the encoder.
     explicit MlmHead(const ModelConfig& model, const Encoder& encoder)
         : word_(encoder.word_table()), first_id_(encoder.first_id()), dropout_(model.hidden_dropout_prob) {}

@@ -35,40 +35,55 @@ std::vector<LaneNode> cover(int lanes, int begin, int end) {
     return nodes;
 }
 
+LaneShare::LaneShare(int lanes, int ranks, int me) : rank(me) {
+    if (lanes % ranks != 0) fail_usage("batch.lanes = ", lanes, " does not divide over ", ranks, " data ranks (each works on whole lanes)");
+    count = lanes / ranks;
+    first = count * me;
+    std::size_t most = 0;
+    for (int r = 0; r < ranks; ++r) most = std::max(most, held.emplace_back(cover(lanes, r * count, (r + 1) * count)).size());
+    if (ranks == 1) return;
+    for (std::size_t k = 0; k < most; ++k)
+        for (const auto& nodes : held)
+            if (k < nodes.size()) leaves.push_back(nodes[k]);
+}
+
+int LaneShare::depth(int of) const {
+    int most = 0;
+    for (const LaneNode& node : held[static_cast<std::size_t>(of)]) most = std::max(most, depth_of(node));
+    return most;
+}
+
+GradientBytes gradient_bytes(const LaneShare& share, const Shards& shards, Dtype dtype) {
+    const std::int64_t item = size_of(dtype);
+    GradientBytes bytes{.flat = (static_cast<std::int64_t>(share.own().size()) + share.depth(share.rank)) * shards.padded_size() * item};
+    if (shards.ranks() == 1) return bytes;
+    bytes.shard = shards.shard_size() * item;
+    bytes.recv = static_cast<std::int64_t>(share.leaves.size()) * shards.in_shard(0).size() * item;
+    return bytes;
+}
+
 LaneGradients::LaneGradients(int lanes, Communicator& data, const Shards& shards, Device device, Dtype dtype)
     : lanes_(lanes),
       data_(data),
       shards_(shards),
       dtype_(dtype),
+      share_(lanes, data.size(), data.rank()),
       exchange_(data.size() > 1 ? device : Device::cpu),
       joined_(device),
       exchanged_(device) {
-    const int ranks = data.size();
-    RF_REQUIRE(shards.ranks() == ranks, "shards for ", shards.ranks(), " of ", ranks, " data ranks");
-    if (lanes % ranks != 0) fail_usage("batch.lanes = ", lanes, " does not divide over ", ranks, " data ranks (each works on whole lanes)");
-    count_ = lanes / ranks;
-    first_ = count_ * data.rank();
-    own_ = cover(lanes, first_, first_ + count_);
-    const std::int64_t item = size_of(dtype), flat = shards_.padded_size() * item;
-    int depth = 0;
-    for (const LaneNode& node : own_) {
-        nodes_.emplace_back(flat, device);
-        depth = std::max(depth, depth_of(node));
-    }
-    for (int level = 0; level < depth; ++level) scratch_.emplace_back(flat, device);
-    for (LaneNode node = own_.back(); node.end - node.begin > 1; node.begin = split_of(node)) ++last_depth_;
-    if (ranks == 1) return;
-    std::size_t most = 0;
-    for (int r = 0; r < ranks; ++r) most = std::max(most, held_.emplace_back(cover(lanes, r * count_, (r + 1) * count_)).size());
-    for (std::size_t k = 0; k < most; ++k)
-        for (const auto& nodes : held_)
-            if (k < nodes.size()) leaves_.push_back(nodes[k]);
-    recv_ = Buffer(static_cast<std::int64_t>(leaves_.size()) * shards_.in_shard(0).size() * item, device);
-    shard_ = Buffer(shards_.shard_size() * item, device);
+    RF_REQUIRE(shards.ranks() == data.size(), "shards for ", shards.ranks(), " of ", data.size(), " data ranks");
+    const std::int64_t flat = shards_.padded_size() * size_of(dtype);
+    for (std::size_t i = 0; i < share_.own().size(); ++i) nodes_.emplace_back(flat, device);
+    for (int level = 0; level < share_.depth(share_.rank); ++level) scratch_.emplace_back(flat, device);
+    for (LaneNode node = share_.own().back(); node.end - node.begin > 1; node.begin = split_of(node)) ++last_depth_;
+    const GradientBytes sizes = gradient_bytes(share_, shards_, dtype);
+    recv_ = Buffer(sizes.recv, device);
+    shard_ = Buffer(sizes.shard, device);
 }
 
 std::int64_t LaneGradients::bytes() const {
-    return static_cast<std::int64_t>(nodes_.size() + scratch_.size()) * shards_.padded_size() * size_of(dtype_) + recv_.size() + shard_.size();
+    const GradientBytes sizes = gradient_bytes(share_, shards_, dtype_);
+    return sizes.flat + sizes.shard + sizes.recv;
 }
 
 void LaneGradients::sum(Stream& stream, LaneNode node, const Tensor& target, const Run& run, std::size_t depth, bool last) {
@@ -86,8 +101,8 @@ void LaneGradients::sum(Stream& stream, LaneNode node, const Tensor& target, con
 
 void LaneGradients::accumulate(Stream& stream, const Run& run) {
     joined_from_ = exchanged_from_ = shards_.buckets();
-    for (std::size_t i = 0; i < own_.size(); ++i)
-        sum(stream, own_[i], part(nodes_[i], {0, shards_.padded_size()}), run, 0, i + 1 == own_.size());
+    const std::vector<LaneNode>& own = share_.own();
+    for (std::size_t i = 0; i < own.size(); ++i) sum(stream, own[i], part(nodes_[i], {0, shards_.padded_size()}), run, 0, i + 1 == own.size());
     join_last(stream, 0);
 }
 
@@ -117,10 +132,10 @@ void LaneGradients::exchange_bucket(int bucket) {
     const std::int64_t n = at.size() * size_of(dtype_), from = shards_.bucket(bucket).begin * size_of(dtype_);
     // Every rank's k-th subtree at once. Pieces lie in the order of their owners, so they are sent from where they are.
     std::byte* to = recv_.data();
-    for (std::size_t k = 0; to < recv_.data() + static_cast<std::int64_t>(leaves_.size()) * n; ++k) {
+    for (std::size_t k = 0; to < recv_.data() + static_cast<std::int64_t>(share_.leaves.size()) * n; ++k) {
         const bool mine = k < nodes_.size();
         std::vector<std::int64_t> send_begin{0}, recv_begin{0};
-        for (const auto& nodes : held_) {
+        for (const auto& nodes : share_.held) {
             send_begin.push_back(send_begin.back() + (mine ? n : 0));
             recv_begin.push_back(recv_begin.back() + (k < nodes.size() ? n : 0));
         }
@@ -131,8 +146,8 @@ void LaneGradients::exchange_bucket(int bucket) {
 }
 
 Tensor LaneGradients::join(LaneNode node, std::int64_t n) {
-    const auto leaf = std::find(leaves_.begin(), leaves_.end(), node);
-    if (leaf != leaves_.end()) return recv_.tensor({n}, dtype_, (leaf - leaves_.begin()) * n * size_of(dtype_));
+    const auto leaf = std::find(share_.leaves.begin(), share_.leaves.end(), node);
+    if (leaf != share_.leaves.end()) return recv_.tensor({n}, dtype_, (leaf - share_.leaves.begin()) * n * size_of(dtype_));
     const int middle = split_of(node);
     const Tensor left = join({node.begin, middle}, n);
     add(exchange_, {.x = join({middle, node.end}, n), .y = left});

@@ -4,23 +4,30 @@
 
 namespace rf {
 
+StateBytes state_bytes(const Shards& shards, Dtype dtype, bool moments) {
+    const Dtype wide = accumulator_of(dtype);
+    const std::int64_t shard = shards.shard_size() * size_of(wide);
+    return {.weights = shards.padded_size() * size_of(dtype), .master = dtype == wide && shards.ranks() == 1 ? 0 : shard, .moment = moments ? shard : 0};
+}
+
 ParamState::ParamState(const ParamLayout& layout, const ParallelGrid& grid, Device device, Dtype dtype, bool moments, std::int64_t bucket)
     : layout_(layout),
       shards_(layout.size(), grid.data->size(), bucket),
       data_rank_(grid.data->rank()) {
     const std::int64_t shard = shard_size();
     const Dtype wide = accumulator_of(dtype);
-    weights_ = Buffer(padded_size() * size_of(dtype), device);
+    const StateBytes sizes = state_bytes(shards_, dtype, moments);
+    weights_ = Buffer(sizes.weights, device);
     weights_flat_ = weights_.tensor({padded_size()}, dtype);
-    if (dtype == wide && shards_.ranks() == 1) {
+    if (sizes.master == 0) {
         master_flat_ = weights_flat_;  // one copy serves as both
     } else {
-        master_ = Buffer(shard * size_of(wide), device);
+        master_ = Buffer(sizes.master, device);
         master_flat_ = master_.tensor({shard}, wide);
     }
     if (!moments) return;
-    m_ = Buffer(shard * size_of(wide), device);
-    v_ = Buffer(shard * size_of(wide), device);
+    m_ = Buffer(sizes.moment, device);
+    v_ = Buffer(sizes.moment, device);
     m_flat_ = m_.tensor({shard}, wide);
     v_flat_ = v_.tensor({shard}, wide);
 }

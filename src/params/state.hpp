@@ -9,6 +9,15 @@
 
 namespace rf {
 
+/// What a rank's buffers take.
+struct StateBytes {
+    std::int64_t weights = 0;
+    std::int64_t master = 0;  ///< 0: the working weights serve as masters too
+    std::int64_t moment = 0;  ///< m, and v as much
+    std::int64_t total() const { return weights + master + 2 * moment; }
+};
+StateBytes state_bytes(const Shards& shards, Dtype dtype, bool moments);
+
 class ParamState {
 public:
     /// `moments`: also m and v (training). Masters are f32, or f64 when the working weights are. `bucket`: see Shards.

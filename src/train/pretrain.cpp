@@ -15,12 +15,7 @@ void check_input(const PretrainInput& in, const json::Place& place) {
     const json::Requirements require{place};
     require(!in.vocab.empty(), "vocab", "expected a vocab.txt");
     require(in.steps >= 0, "steps", "expected a number of updates >= 0, found ", in.steps);
-    require(in.batch.sequences >= 1, "batch.sequences", "expected at least 1, found ", in.batch.sequences);
-    require(in.batch.max_length >= 3 && in.batch.max_length <= 65536, "batch.max_length", "expected 3 to 65536, found ", in.batch.max_length);
-    require(in.batch.lanes >= 1 && in.batch.lanes <= in.batch.sequences, "batch.lanes", "expected 1 to batch.sequences = ", in.batch.sequences,
-            ", found ", in.batch.lanes);
-    require(in.batch.window == "head" || in.batch.window == "random", "batch.window", "expected \"head\" or \"random\", found \"",
-            in.batch.window, "\"");
+    in.batch.check(place.at("batch"));
     const Masking& m = in.masking;
     require(m.mask >= 0 && m.keep >= 0 && m.random >= 0 && m.mask + m.keep + m.random <= 1, "masking", "mask, keep and random are shares >= 0 with a sum <= 1");
     require(m.mask + m.keep + m.random > 0, "masking", "nothing would be predicted (mask, keep and random are all 0)");
@@ -148,6 +143,14 @@ void Pretraining::look_at(std::int64_t step, const std::vector<MicroStep>& steps
 }
 
 }  // namespace
+
+void BatchInput::check(const json::Place& place) const {
+    const json::Requirements require{place};
+    require(sequences >= 1, "sequences", "expected at least 1, found ", sequences);
+    require(max_length >= 3 && max_length <= 65536, "max_length", "expected 3 to 65536, found ", max_length);
+    require(lanes >= 1 && lanes <= sequences, "lanes", "expected 1 to batch.sequences = ", sequences, ", found ", lanes);
+    require(window == "head" || window == "random", "window", "expected \"head\" or \"random\", found \"", window, "\"");
+}
 
 void check_corpus(const json::value& corpus, const json::Place& place, Communicator& world) {
     std::string damage = find_corpus_damage(corpus, place, world.rank(), world.size());

@@ -14,6 +14,8 @@ struct BatchInput {
     std::int64_t max_length = 512;  ///< [CLS] and [SEP] included
     std::int64_t lanes = 8;         ///< gradient lanes (micro-batches) of one update; data ranks divide it
     std::string window = "head";    ///< of a document longer than max_length: its "head" (the recipe), or a "random" window
+
+    void check(const json::Place& place) const;
 };
 BOOST_DESCRIBE_STRUCT(BatchInput, (), (sequences, max_length, lanes, window))
 
