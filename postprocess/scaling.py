@@ -238,13 +238,11 @@ def main():
     setups = {}
     for row in rows:
         setups.setdefault(setup_of(row), []).append(row)
-    body = ""
+    body, text = "", []
     for (_, facts), same in setups.items():
         content, lines = part_of(facts, same)
         body += f"<h1>Scaling</h1><p class=sub>{html.escape(args.bench)}, {len(same)} measurements</p>{content}"
-        print(f"{args.bench}, {len(same)} measurements:")
-        for line in lines:
-            print(f"  {line}")
+        text += [f"{args.bench}, {len(same)} measurements:", *(f"  {line}" for line in lines)]
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>roformer: scaling, {html.escape(args.bench)}</title><style>{STYLE}</style>{body}</html>\n"
     output = args.output or os.path.join(os.path.dirname(args.bench), "scaling.html")
     try:
@@ -253,7 +251,7 @@ def main():
         os.replace(output + ".partial", output)
     except OSError as error:
         fail(f"cannot write {output}: {error.strerror}")
-    print(output)
+    print("\n".join([*text, output]))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@
 #include <ctime>
 #include <limits>
 #include <memory>
+#include <numeric>
 
 namespace rf::app {
 
@@ -164,6 +165,7 @@ private:
 /// What the measurement comes to, all ranks together.
 struct Findings {
     double step, rate;         ///< medians: seconds of an update, FLOP/s
+    double mean_step;          ///< seconds; what the ops' sums are of
     double peak, own_peak;     ///< FLOP/s of products alone: all ranks, this one
     double collectives;        ///< seconds of an update, mean over ranks
     std::vector<OpSum> ops;    ///< of this rank
@@ -171,7 +173,12 @@ struct Findings {
 };
 
 Findings findings_of(const Measured& measured, const BenchInput& in, const ModelConfig& config, ParallelGrid& grid, Device device, Dtype dtype, int lanes) {
-    Findings found{.step = median(measured.wall), .rate = median(measured.flops), .ops = sums_of(measured.ops, in.steps), .processor = cpu_description()};
+    const double sum = std::accumulate(measured.wall.begin(), measured.wall.end(), 0.0);
+    Findings found{.step = median(measured.wall),
+                   .rate = median(measured.flops),
+                   .mean_step = sum / static_cast<double>(in.steps),
+                   .ops = sums_of(measured.ops, in.steps),
+                   .processor = cpu_description()};
     const std::int64_t tokens = device == Device::cpu ? std::llround(median(measured.tokens) / lanes) : in.batch.sequences * in.batch.max_length / grid.data->size();
     found.own_peak = product_rate(config, grid, device, dtype, tokens);
     found.peak = grid.world.sum(found.own_peak);
@@ -184,16 +191,22 @@ Findings findings_of(const Measured& measured, const BenchInput& in, const Model
 }
 
 void print(const Measured& measured, const Findings& found, const BenchInput& in, Device device) {
-    char text[600];
+    char text[700];
+    // Those of tensor ranks are within forward and backward.
+    std::string collectives;
+    if (found.collectives > 0) {
+        std::snprintf(text, sizeof text, "; in all collectives %.4f", found.collectives);
+        collectives = text;
+    }
     std::snprintf(text, sizeof text,
-                  "update %.4f s (median of %lld): %sforward %.4f, backward %.4f, lane sums %.4f, communication %.4f, optimizer %.4f\n"
+                  "update %.4f s (median of %lld): %sforward %.4f, backward %.4f, lane sums %.4f, communication %.4f, optimizer %.4f%s\n"
                   "%.0f tokens/s  %.2f sequences/s  %.1f GFLOP/s, %.0f %% of the %.1f GFLOP/s %s",
                   found.step, static_cast<long long>(in.steps), device == Device::cpu ? "" : "waiting after each phase ", median(measured.forward), median(measured.backward),
-                  median(measured.lane_sums), median(measured.communicate), median(measured.optimize), median(measured.tokens_per_second),
+                  median(measured.lane_sums), median(measured.communicate), median(measured.optimize), collectives.c_str(), median(measured.tokens_per_second),
                   static_cast<double>(in.batch.sequences) / found.step, found.rate * 1e-9, 100 * found.rate / found.peak, found.peak * 1e-9,
                   device == Device::cpu ? "that oneDNN makes of a layer's products, forward and backward, whole and alone" : "of its matrix products alone");
     log::info(text);
-    if (device == Device::cpu) print_ops(found.ops, found.step, found.own_peak, copy_rate());
+    if (device == Device::cpu) print_ops(found.ops, found.mean_step, found.own_peak, copy_rate());
 }
 
 BenchRow row_of(const Measured& measured, const Findings& found, const BenchInput& in, const ModelConfig& config, const ParallelGrid& grid, Device device, Dtype dtype, int lanes) {
