@@ -3,7 +3,8 @@
 #   jobs/scaling.sh [--ranks "1 2 4"] [--tensor "1 2"] [--batch "8 16"] [--per-rank "4"] [--rounds 3] [--threads 1] [--model FILE]
 #                   [--length 128] [--steps 5] [--output runs/scaling] [--set key.path=value ...]
 # --batch: sequences of an update whatever the ranks (strong scaling); --per-rank: sequences for each rank (weak scaling); "none": not
-# that one; --set goes to bench. Where OUTPUT/bench.h5 has a row of a measurement it is not made again: the same command continues, --rounds 5 adds two rounds.
+# that one; --set goes to bench. Where OUTPUT/bench.h5 has a row of a measurement it is not made again: the same command continues,
+# --rounds 5 adds two rounds.
 # LAUNCH="srun --mpi=pmix -n" starts the ranks by other means than mpirun (jobs/scaling.slurm does), ROFORMER names another program.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -70,7 +71,7 @@ label() {  # of a point: what its row is known by
   read -r r t s <<<"$1"
   echo "scaling: $model, $r ranks, tensor $t, $s x $length, $threads threads, $steps steps${sets[*]:+, ${sets[*]}}"
 }
-seconds() { printf '%02d:%02d' $(($1 / 60)) $(($1 % 60)); }
+minutes() { printf '%02d:%02d' $(($1 / 60)) $(($1 % 60)); }
 
 there=""
 [[ ! -e $file ]] || there=$(/usr/bin/python3 postprocess/scaling.py "$file" --labels) || exit 2
@@ -84,7 +85,8 @@ for ((round = 1; round <= rounds; ++round)); do
   done
 done
 total=$((rounds * ${#points[@]}))
-echo "scaling: ranks $ranks; tensor $tensor; sequences $batch, a rank ${per_rank:-none}; $rounds rounds: $total measurements, $((total - ${#left[@]})) of them there, into $file"
+echo "scaling: ranks $ranks; tensor $tensor; sequences $batch, a rank ${per_rank:-none}; $rounds rounds into $file:" \
+  "$total measurements, $((total - ${#left[@]})) of them there"
 
 trap 'echo; echo "scaling: interrupted; the same command continues"; exit 130' INT TERM
 begin=$SECONDS made=0 impossible=""
@@ -106,8 +108,8 @@ for one in "${left[@]}"; do
     echo "scaling: $what: exit code $code; the same command continues" >&2
     exit 1
   fi
-  spent=$((SECONDS - begin))
-  echo "$made/${#left[@]}  $what: $(sed -nE 's/^update ([0-9.]+ s).*/\1/p; s/^([0-9]+ tokens\/s).*/\1/p' "$output/last.log" | paste -sd, | sed 's/,/, /')  ETA $(seconds $((spent * (${#left[@]} - made) / made)))"
+  found=$(sed -nE 's/^update ([0-9.]+ s).*/\1/p; s/^([0-9]+ tokens\/s).*/\1/p' "$output/last.log" | paste -sd, | sed 's/,/, /')
+  echo "$made/${#left[@]}  $what: $found  ETA $(minutes $(((SECONDS - begin) * (${#left[@]} - made) / made)))"
 done
 rm -f "$output/last.log"
 [[ -e $file ]] || refuse "nothing could be measured"

@@ -68,7 +68,8 @@ def setup_of(row):
     lanes = given.get("batch", {}).get("lanes", 0)
     corpus = given.get("corpus")
     number = lambda name: "" if math.isnan(row.get(name, math.nan)) else f"{int(row[name]):,}"
-    facts = {"model": shape, "parameters": number("parameters"), "length": f"{int(row['length'])} tokens" if not corpus else f"to {int(row['length'])} tokens, of {corpus}",
+    length = f"{int(row['length'])} tokens" if not corpus else f"to {int(row['length'])} tokens, of {corpus}"
+    facts = {"model": shape, "parameters": number("parameters"), "length": length,
              "lanes": str(lanes or "one a data rank"), "optimizer": given.get("optimizer", {}).get("name", ""), "compute type": row.get("dtype", ""),
              "device": row.get("device", ""), "threads a rank": number("threads"), "processor": row.get("processor", ""), "program": row.get("program", "")}
     # Equal shapes may still be different models.
@@ -147,7 +148,7 @@ def series_of(points, size):
     return [Series(key, same) for key, same in sorted(found.items()) if len({point.ranks for point in same}) >= enough]
 
 
-def draw_series(kind, unit, value, title, ideal=None, from_zero=True):
+def draw_series(kind, unit, value, title, ideal=None, below_zero=False):
     """A line a series and tensor split, ranks across; `ideal` of how many times the ranks."""
     def draw(axes):
         ranks = sorted({point.ranks for series in kind for point in series.points})
@@ -157,6 +158,8 @@ def draw_series(kind, unit, value, title, ideal=None, from_zero=True):
                 points = [point for point in series.points if point.tensor == tensor and math.isfinite(value(series, point))]
                 if not points:
                     continue
+                if points[0].ranks > series.points[0].ranks and math.isfinite(value(series, series.points[0])):
+                    points.insert(0, series.points[0])  # all lines of a series start from what they are compared with
                 name = f"{series.size:g} {unit}" + (f", tensor {tensor}" if len(tensors) > 1 else "")
                 axes.plot([point.ranks for point in points], [value(series, point) for point in points], "o" + STYLES[j % len(STYLES)], label=name,
                           color=COLORS[i % len(COLORS)], markersize=4, linewidth=1.5, markerfacecolor="white" if j % 2 else None)
@@ -165,13 +168,14 @@ def draw_series(kind, unit, value, title, ideal=None, from_zero=True):
         axes.set_xscale("log", base=2)
         axes.set_xticks(ranks, [str(r) for r in ranks])
         axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+        axes.set_xlim(ranks[0] / 1.1, ranks[-1] * 1.1)
         axes.set_xlabel("ranks")
         axes.set_ylabel(title)
         if title == "speed-up":  # straight lines, and as much room for few ranks as for many
             axes.set_yscale("log", base=2)
             axes.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-        elif from_zero:
-            axes.set_ylim(0, max(axes.get_ylim()[1], 0.01) * 1.03)
+        else:
+            axes.set_ylim(min(axes.get_ylim()[0], 0) if below_zero else 0, max(axes.get_ylim()[1], 0.01) * 1.03)
         axes.legend(frameon=False, fontsize=8, ncol=3, loc="upper center", bbox_to_anchor=(0.5, -0.17))
     return f"<div><h3>{title.capitalize()}</h3>{svg(draw)}</div>"
 
@@ -180,15 +184,19 @@ def strong_part(kind):
     rows, lines = [], []
     for series in kind:
         for point in series.points:
-            rows.append([int(series.size), point.ranks, point.tensor, len(point.rows), point.seconds, point.spread("seconds_per_step"), point.median("tokens_per_second"),
-                         series.speedup(point), series.strong(point), series.serial(point), point.communication, point.median("peak_fraction")])
-            lines.append(f"strong: {int(series.size)} sequences, ranks {point.ranks}, tensor {point.tensor}: {figure(point.seconds)} s, speed-up {figure(series.speedup(point))}, "
-                         f"efficiency {figure(series.strong(point))}, serial fraction {figure(series.serial(point))}, communication {figure(point.communication)}")
-    header = ["sequences", "ranks", "tensor", "rounds", "update, s", "least – most", "tokens/s", "speed-up", "efficiency", "serial fraction", "communication", "of oneDNN's rate"]
+            rows.append([int(series.size), point.ranks, point.tensor, len(point.rows), point.seconds, point.spread("seconds_per_step"),
+                         point.median("tokens_per_second"), series.speedup(point), series.strong(point), series.serial(point), point.communication,
+                         point.median("peak_fraction")])
+            lines.append(f"strong: {int(series.size)} sequences, ranks {point.ranks}, tensor {point.tensor}: {figure(point.seconds)} s, "
+                         f"speed-up {figure(series.speedup(point))}, efficiency {figure(series.strong(point))}, "
+                         f"serial fraction {figure(series.serial(point))}, communication {figure(point.communication)}")
+    header = ["sequences", "ranks", "tensor", "rounds", "update, s", "least – most", "tokens/s", "speed-up", "efficiency", "serial fraction", "communication",
+              "peak fraction"]
     unit = "sequences"
-    body = "<div class=grid>" + draw_series(kind, unit, Series.speedup, "speed-up", lambda times: times) + draw_series(kind, unit, Series.strong, "efficiency", lambda _: 1)
+    body = "<div class=grid>" + draw_series(kind, unit, Series.speedup, "speed-up", lambda times: times)
+    body += draw_series(kind, unit, Series.strong, "efficiency", lambda _: 1)
     body += draw_series(kind, unit, lambda _, point: point.communication, "share of communication")
-    body += draw_series(kind, unit, Series.serial, "serial fraction", from_zero=False) + "</div>"
+    body += draw_series(kind, unit, Series.serial, "serial fraction", below_zero=True) + "</div>"
     return section("Strong scaling: equal sequences of an update", body + f"<div class=wide>{table(header, rows)}</div>"), lines
 
 
@@ -198,9 +206,9 @@ def weak_part(kind):
         for point in series.points:
             rows.append([f"{series.size:g}", point.ranks, point.tensor, point.sequences, len(point.rows), point.seconds, point.spread("seconds_per_step"),
                          point.median("tokens_per_second"), series.weak(point), point.communication, point.median("peak_fraction")])
-            lines.append(f"weak: {series.size:g} sequences a rank, ranks {point.ranks}, tensor {point.tensor}: {figure(point.seconds)} s, efficiency {figure(series.weak(point))}, "
-                         f"communication {figure(point.communication)}")
-    header = ["sequences a rank", "ranks", "tensor", "sequences", "rounds", "update, s", "least – most", "tokens/s", "efficiency", "communication", "of oneDNN's rate"]
+            lines.append(f"weak: {series.size:g} sequences a rank, ranks {point.ranks}, tensor {point.tensor}: {figure(point.seconds)} s, "
+                         f"efficiency {figure(series.weak(point))}, communication {figure(point.communication)}")
+    header = ["sequences a rank", "ranks", "tensor", "sequences", "rounds", "update, s", "least – most", "tokens/s", "efficiency", "communication", "peak fraction"]
     unit = "a rank"
     body = "<div class=grid>" + draw_series(kind, unit, Series.weak, "efficiency", lambda _: 1)
     body += draw_series(kind, unit, lambda _, point: point.communication, "share of communication") + "</div>"
