@@ -9,6 +9,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <filesystem>
@@ -42,7 +43,7 @@ std::string label(const char* what, int process, int line, const std::string& ke
 
 class Trace {
 public:
-    /// Finds how far this rank's clock is from rank 0's: when each leaves a barrier, the median of several. Collective.
+    /// Finds how far this rank's clock is from rank 0's. Collective.
     explicit Trace(Communicator& world);
     void add(const std::vector<LoggedOp>& ops);
     void add_update(std::int64_t number, double begin, double end) { add(message("update ", number).c_str(), 0, begin, end, ""); }
@@ -57,17 +58,20 @@ private:
 };
 
 Trace::Trace(Communicator& world) : world_(world) {
-    // Nobody leaves a barrier before the last has come, but the system may let one sleep a little longer: hence the median.
-    constexpr std::int64_t rounds = 15;
-    std::vector<double> own, all(static_cast<std::size_t>(rounds * world.size())), apart;
+    // Nobody leaves a barrier before all have come to it. So this clock is ahead of rank 0's by no more than from rank 0's coming to
+    // this rank's leaving, and by no less than from rank 0's leaving to this rank's coming, in every one of many barriers.
+    constexpr std::int64_t rounds = 100;
+    std::vector<double> own, all(static_cast<std::size_t>(2 * rounds * world.size()));
     for (std::int64_t i = 0; i < rounds; ++i) {
+        own.push_back(seconds());
         world.barrier();
         own.push_back(seconds());
     }
     Stream host;
-    world.all_gather(host, view(std::as_const(own).data(), {rounds}), view(all.data(), {rounds * world.size()}));
-    for (std::size_t i = 0; i < own.size(); ++i) apart.push_back(own[i] - all[i]);
-    zero_ = all[rounds - 1] + median(apart);
+    world.all_gather(host, view(std::as_const(own).data(), {2 * rounds}), view(all.data(), {2 * rounds * world.size()}));
+    double least = own[0] - all[1], most = own[1] - all[0];
+    for (std::size_t i = 0; i < own.size(); i += 2) least = std::max(least, own[i] - all[i + 1]), most = std::min(most, own[i + 1] - all[i]);
+    zero_ = all[2 * rounds - 1] + (least + most) / 2;
     char name[256] = "";
     ::gethostname(name, sizeof name - 1);
     const int rank = world.rank();
