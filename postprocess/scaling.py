@@ -14,6 +14,7 @@ import dataclasses
 import html
 import json
 import math
+import numbers
 import os
 import statistics
 import sys
@@ -41,7 +42,7 @@ def read(path):
             if file.attrs.get("kind") != "roformer bench":
                 fail(f"{path} is no bench file of roformer")
             table_of = {name: [value.decode() if isinstance(value, bytes) else value for value in values] for name, values in columns(file["bench"]).items()}
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         fail(f"{path} cannot be read: {error}")
     if missing := [name for name in NEEDED if name not in table_of]:
         fail(f"{path}: /bench has no column {missing[0]}")
@@ -52,6 +53,8 @@ def read(path):
         fail(f"{path} holds no measurement")
     rows = [{name: values[i] for name, values in table_of.items()} for i in range(count)]
     for i, row in enumerate(rows):
+        if not all(isinstance(row[name], numbers.Real) for name in NEEDED):
+            fail(f"{path}: row {i} of /bench holds text where a number is expected")
         if not (row["ranks"] >= 1 and row["tensor"] >= 1 and row["sequences"] >= 1 and row["seconds_per_step"] > 0 and row["tokens_per_second"] > 0):
             fail(f"{path}: row {i} of /bench is no measurement (ranks, tensor, sequences, seconds_per_step and tokens_per_second are to be above 0)")
     return rows

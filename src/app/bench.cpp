@@ -138,6 +138,8 @@ Updates draw_all(const Draw& draw, std::int64_t count) {
     return updates;
 }
 
+constexpr std::int64_t most_traced = 3;  // updates: enough to see them repeat, and files that can be opened
+
 /// Where batches come from: the corpus, or random ids.
 class Batches {
 public:
@@ -281,7 +283,7 @@ int run_bench(const Invocation& invocation, World& world) {
     const Draw draw = [&](std::int64_t update) { return batches.draw(update, trainer.first_lane(), trainer.lane_count()); };
     const Measured measured = measure(trainer, grid.world, draw_all(draw, count), warm_up);
     const Findings found = findings_of(measured, input, config, grid, device, dtype, lanes);
-    if (!trace.empty()) trace_updates(trainer, model, grid, draw, count + 1, std::min<std::int64_t>(input.steps, 5), trace);
+    if (!trace.empty()) trace_updates(trainer, model, grid, draw, count + 1, std::min(input.steps, most_traced), trace);
     log::info(found.processor, "; ", cores, "; ", name_of(dtype), "; ", config.parameter_count(), " parameters, ", input.batch.sequences, " x ",
               batches.real() ? "<= " : "", input.batch.max_length, ", ", lanes, " lanes");
     if (grid.world.rank() == 0) print(measured, found, input, device);

@@ -29,7 +29,7 @@ class Table {
 public:
     std::size_t rows() const { return rows_; }
 
-    /// Those of the file; text that stands in no column but as an attribute of the file is of all rows.
+    /// Those of the file. Throws where they are of different lengths.
     void read(hid_t file, const std::string& name, const std::string& path) {
         const h5::Group group(h5::check(H5Gopen2(file, name.c_str(), H5P_DEFAULT), path + ": /" + name));
         bool first = true;
@@ -96,6 +96,7 @@ std::string bench_file_trouble(const std::string& path) {
     const h5::File file = h5::open_file(path);
     if (!h5::has_attribute(file, schema::kind) || !h5::exists(file, "bench")) return path + " is no bench file" + expected;
     if (const std::string kind = h5::string_attribute(file, schema::kind); kind != schema::kind_bench) return path + ": " + kind + expected;
+    Table().read(file, "bench", path);  // can be added to
     return {};
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 /// bench.h5: `/bench`, a row a measurement, and `/kernels`, a row an op of one. Tables only grow: a measurement makes the file anew with
-/// its rows behind those that are there, and a rename puts it in place of the old one.
+/// its rows behind those that are there, and a rename puts it in place of the old one. One program
+/// at a time.
 
 #include "app/bench_ops.hpp"
 #include "comm/communicator.hpp"

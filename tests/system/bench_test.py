@@ -123,11 +123,15 @@ def test_bad_places_are_refused_before_any_work():
         file.create_group("bench")
     with h5py.File("foreign.h5", "w") as file:
         file["bench"] = [1]
+    with h5py.File("uneven.h5", "w") as file:
+        file.attrs["kind"] = "roformer bench"
+        file["bench/ranks"], file["bench/tensor"] = [1.0, 2.0], [1.0]
     os.makedirs("folder", exist_ok=True)
     # The model is not there either: it is not even looked for.
     words = sets(model="inputs/none.json")
     for output, says in (("notes.h5", "output: notes.h5 is no HDF5 file (expected a file that bench wrote, or none)"), ("foreign.h5", "output: foreign.h5 is no bench file"),
                          ("results.h5", "output: results.h5: roformer results (expected a file that bench wrote, or none)"), ("folder", "output: folder is a folder"),
+                         ("uneven.h5", "output: uneven.h5: /bench/tensor has 1 rows, expected 2 as of the other columns"),
                          ("nowhere/b.h5", "output: the folder nowhere of nowhere/b.h5 does not exist"), ("notes.h5/b.h5", "output: the folder notes.h5 of notes.h5/b.h5 is a file"),
                          ("", "output: expected the name of a file")):
         for ranks in (1, 2):

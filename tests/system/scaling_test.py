@@ -86,6 +86,15 @@ def test_what_is_no_study_is_named():
     with h5py.File("uneven.h5", "a") as file:
         file["bench/threads"] = [1.0, 2.0]
     assert scaling("uneven.h5", expect=1) == "scaling.py: uneven.h5: /bench/threads has 2 rows, expected 1 as /bench/ranks has\n"
+    with h5py.File("scalar.h5", "w") as file:
+        file.attrs["kind"] = "roformer bench"
+        file["bench/ranks"] = 1.0
+    assert scaling("scalar.h5", expect=1).startswith("scaling.py: scalar.h5 cannot be read: ")
+    write("words.h5", [(1, 1, 8, 4, 0)])
+    with h5py.File("words.h5", "a") as file:
+        del file["bench/tensor"]
+        file["bench"].create_dataset("tensor", data=["one"], dtype=h5py.string_dtype())
+    assert scaling("words.h5", expect=1) == "scaling.py: words.h5: row 0 of /bench holds text where a number is expected\n"
     write("zero.h5", [(1, 1, 8, 0.5, 0), (1, 1, 0, 0.5, 0)])
     assert scaling("zero.h5", expect=1).startswith("scaling.py: zero.h5: row 1 of /bench is no measurement")
     write("good.h5", [(1, 1, 8, 4, 0)])
