@@ -33,21 +33,21 @@ while (($#)); do
   shift 2
 done
 
+[[ $batch != none ]] || batch=" "
+[[ $per_rank != none ]] || per_rank=""
+for list in ranks tensor batch per_rank rounds threads length steps; do
+  for word in ${!list}; do [[ $word =~ ^[1-9][0-9]*$ ]] || refuse "--${list//_/-}: expected whole numbers above 0, found \"$word\""; done
+done
+for one in rounds threads length steps; do [[ ${!one} =~ ^[0-9]+$ ]] || refuse "--$one: expected one whole number above 0, found \"${!one}\""; done
 # One rank, doubled until all cores work, and all cores; two ranks in any case.
 if [[ -z $ranks ]]; then
   most=$((cores / threads > 2 ? cores / threads : 2))
   for ((r = 1; r < most; r *= 2)); do ranks+="$r "; done
   ranks+=$most
 fi
-[[ $batch != none ]] || batch=" "
-[[ $per_rank != none ]] || per_rank=""
 largest=$(printf '%s\n' $ranks | sort -n | tail -n 1)
 [[ -n $tensor ]] || tensor="1 2"
 [[ -n $batch ]] || batch=$((4 * largest > 8 ? 4 * largest : 8))
-for list in ranks tensor batch per_rank rounds threads length steps; do
-  [[ $list == batch || $list == per_rank || -n ${!list} ]] || refuse "--${list//_/-}: expected whole numbers above 0, found nothing"
-  for word in ${!list}; do [[ $word =~ ^[1-9][0-9]*$ ]] || refuse "--${list//_/-}: expected whole numbers above 0, found \"$word\""; done
-done
 [[ -x $roformer ]] || refuse "$roformer is not there; build it (README.md) or set ROFORMER"
 [[ -f $model ]] || refuse "--model: $model is not there"
 /usr/bin/python3 -c 'import h5py, matplotlib' 2>/dev/null || refuse "/usr/bin/python3 lacks h5py or matplotlib (env/debian.sh installs them)"

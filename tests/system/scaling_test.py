@@ -149,6 +149,8 @@ def test_a_study_refuses_what_it_cannot_make():
     assert study("--rank", "1", expect=2) == "scaling: unknown option --rank (--help lists them)\n"
     assert study("--ranks", expect=2) == "scaling: --ranks needs a value\n"
     assert study("--ranks", "1 two", expect=2) == "scaling: --ranks: expected whole numbers above 0, found \"two\"\n"
+    assert study("--ranks", "two", "--threads", "none", expect=2) == "scaling: --ranks: expected whole numbers above 0, found \"two\"\n"
+    assert study("--steps", "", expect=2) == "scaling: --steps: expected one whole number above 0, found \"\"\n"
     assert study("--rounds", "0", expect=2) == "scaling: --rounds: expected whole numbers above 0, found \"0\"\n"
     assert study("--ranks", "1 3", "--tensor", "2", expect=2).startswith("scaling: nothing to measure")
     assert study("--model", "absent.json", expect=2) == "scaling: --model: absent.json is not there\n"
