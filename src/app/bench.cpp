@@ -1,21 +1,21 @@
+#include "app/bench_file.hpp"
 #include "app/bench_ops.hpp"
+#include "app/bench_products.hpp"
+#include "app/bench_trace.hpp"
 #include "app/command.hpp"
 #include "comm/device_choice.hpp"
 #include "core/build.hpp"
 #include "core/cpu.hpp"
 #include "core/device_memory.hpp"
 #include "core/log.hpp"
-#include "io/files.hpp"
-#include "io/hdf5.hpp"
-#include "io/schema.hpp"
-#include "kernels/elementwise.hpp"
-#include "kernels/gemm.hpp"
 #include "train/pretrain.hpp"
 
 #include <algorithm>
-#include <chrono>
+#include <cmath>
 #include <ctime>
+#include <limits>
 #include <memory>
+#include <numeric>
 
 namespace rf::app {
 
@@ -37,15 +37,20 @@ struct BenchInput {
     std::string dtype = "auto";
     OptimizerConfig optimizer;
     ParallelInput parallel;
-    std::string output = "bench.h5";
+    std::string label;        ///< what the measurement is called in its row
+    std::string output = "bench.h5";  ///< rows are added to it
 };
-BOOST_DESCRIBE_STRUCT(BenchInput, (), (model, corpus, batch, steps, device, dtype, optimizer, parallel, output))
+BOOST_DESCRIBE_STRUCT(BenchInput, (), (model, corpus, batch, steps, device, dtype, optimizer, parallel, label, output))
 
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-double median(std::vector<double> list) {
-    std::sort(list.begin(), list.end());
-    return list.empty() ? 0 : list[list.size() / 2];
+void check_input(const BenchInput& in, const json::Place& place) {
+    const json::Requirements require{place};
+    require(in.steps >= 1, "steps", "expected at least 1, found ", in.steps);
+    require(in.batch.sequences >= 1, "batch.sequences", "expected at least 1, found ", in.batch.sequences);
+    require(in.batch.max_length >= 3 && in.batch.max_length <= 65536, "batch.max_length", "expected 3 to 65536, found ", in.batch.max_length);
+    require(in.batch.lanes >= 0 && in.batch.lanes <= in.batch.sequences, "batch.lanes", "expected 0 (one for each data rank) to batch.sequences = ",
+            in.batch.sequences, ", found ", in.batch.lanes);
+    require(in.parallel.threads >= 0, "parallel.threads", "expected 0 (share the cores) or a number of threads, found ", in.parallel.threads);
+    in.optimizer.check(place.at("optimizer"));
 }
 
 /// Lanes of random ids, 15 % of the positions predicted, as the recipe would.
@@ -68,39 +73,9 @@ std::vector<PackedBatch> dense_lanes(const BenchBatch& batch, std::int64_t vocab
     return result;
 }
 
-/// Uniform in [-0.5, 0.5): a GPU multiplies zeros faster than numbers, since they cost it less power.
-Buffer random_matrix(Stream& stream, std::int64_t n, Dtype dtype) {
-    const Buffer host(n * size_of(Dtype::f32)), wide(n * size_of(Dtype::f32), stream.device());
-    Buffer result(n * size_of(dtype), stream.device());
-    auto* values = reinterpret_cast<float*>(host.data());
-    for (std::int64_t i = 0; i < n; ++i) values[i] = static_cast<float>(uniform(philox({static_cast<std::uint32_t>(i)}, {3, 4})[0])) - 0.5F;
-    upload(stream, host.data(), wide.tensor({n}, Dtype::f32));
-    cast(stream, {.x = wide.tensor({n}, Dtype::f32), .y = result.tensor({n}, dtype)});
-    stream.synchronise();
-    return result;
-}
-
-/// FLOP/s of the model's own matrix products alone, on one rank: [n, C] x [F, C]ᵀ.
-double product_rate(const ModelConfig& model, Device device, Dtype dtype, std::int64_t tokens) {
-    const std::int64_t n = std::max<std::int64_t>(tokens, 1), c = model.hidden_size, f = model.intermediate_size;
-    const Buffer out(n * f * size_of(dtype), device);
-    Stream stream(device);
-    const Buffer a = random_matrix(stream, n * c, dtype), b = random_matrix(stream, f * c, dtype);
-    std::vector<double> times;
-    const int together = device == Device::cpu ? 1 : 50;  // on a GPU many at a time: one is short beside its launch and the wait
-    for (int i = 0; i < 8; ++i) {
-        const double begin = seconds();
-        for (int k = 0; k < together; ++k)
-            gemm(stream, {.a = a.tensor({n, c}, dtype), .b = b.tensor({f, c}, dtype), .trans_b = true, .c = out.tensor({n, f}, dtype)});
-        stream.synchronise();
-        if (i > 1) times.push_back((seconds() - begin) / together);
-    }
-    return 2.0 * static_cast<double>(n * c * f) / median(times);
-}
-
 /// Columns of measured updates.
 struct Measured {
-    std::vector<double> wall, processor, tokens, flops;
+    std::vector<double> wall, processor, tokens, tokens_per_second, flops;
     std::vector<double> forward, backward, lane_sums, communicate, optimize;
     std::vector<LoggedOp> ops;  ///< of all measured updates
 
@@ -144,7 +119,8 @@ Measured measure(Trainer& trainer, Communicator& world, const Updates& updates, 
             if (stats.update > warm_up.count()) {
                 result.wall.push_back(wall);
                 result.processor.push_back(static_cast<double>(processor - last_processor) / CLOCKS_PER_SEC);
-                result.tokens.push_back(static_cast<double>(stats.tokens) / wall);
+                result.tokens.push_back(static_cast<double>(stats.tokens));
+                result.tokens_per_second.push_back(static_cast<double>(stats.tokens) / wall);
                 result.flops.push_back(stats.flops / wall);
             }
             last = now;
@@ -155,90 +131,168 @@ Measured measure(Trainer& trainer, Communicator& world, const Updates& updates, 
     return result;
 }
 
+/// The batches of all updates, drawn before the clock runs.
+Updates draw_all(const Draw& draw, std::int64_t count) {
+    Updates updates;
+    for (std::int64_t i = 1; i <= count; ++i) updates.push_back(draw(i));
+    return updates;
+}
+
+constexpr std::int64_t most_traced = 3;  // updates: enough to see them repeat, and files that can be opened
+
+/// Where batches come from: the corpus, or random ids.
+class Batches {
+public:
+    Batches(const BenchInput& in, const json::Place& place, const ModelConfig& model, Communicator& world, int lanes) : in_(in), vocab_(model.vocab_size), lanes_(lanes) {
+        if (in.corpus.is_string() && in.corpus.as_string().empty()) return;
+        check_corpus(in.corpus, place.at("corpus"), world);
+        corpus_ = std::make_unique<Corpus>(in.corpus, place.at("corpus"), Corpus::Check::none);
+        if (corpus_->vocab_size() > vocab_) fail_usage(place.at("model.vocab_size"), ": ", vocab_, " is less than the corpus' ", corpus_->vocab_size());
+        stream_ = std::make_unique<SampleStream>(SampleStream{.corpus = *corpus_, .sequences = in.batch.sequences,
+                                                              .max_length = in.batch.max_length, .lanes = lanes, .vocab_size = vocab_});
+    }
+    bool real() const { return corpus_ != nullptr; }
+    std::vector<PackedBatch> draw(std::int64_t update, int first, int count) const {
+        return real() ? stream_->lanes_of(update, first, count) : dense_lanes(in_.batch, vocab_, lanes_, first, count, update);
+    }
+
+private:
+    const BenchInput& in_;
+    std::int64_t vocab_;
+    int lanes_;
+    std::unique_ptr<Corpus> corpus_;
+    std::unique_ptr<SampleStream> stream_;
+};
+
+/// What the measurement comes to, all ranks together.
+struct Findings {
+    double step, rate;         ///< medians: seconds of an update, FLOP/s
+    double mean_step;          ///< seconds; what the ops' sums are of
+    double peak, own_peak;     ///< FLOP/s of products alone: all ranks, this one
+    double collectives;        ///< seconds of an update, mean over ranks
+    std::vector<OpSum> ops;    ///< of this rank
+    std::string processor;
+};
+
+Findings findings_of(const Measured& measured, const BenchInput& in, const ModelConfig& config, ParallelGrid& grid, Device device, Dtype dtype, int lanes) {
+    const double sum = std::accumulate(measured.wall.begin(), measured.wall.end(), 0.0);
+    Findings found{.step = median(measured.wall),
+                   .rate = median(measured.flops),
+                   .mean_step = sum / static_cast<double>(in.steps),
+                   .ops = sums_of(measured.ops, in.steps),
+                   .processor = cpu_description()};
+    const std::int64_t tokens = device == Device::cpu ? std::llround(median(measured.tokens) / lanes) : in.batch.sequences * in.batch.max_length / grid.data->size();
+    found.own_peak = product_rate(config, grid, device, dtype, tokens);
+    found.peak = grid.world.sum(found.own_peak);
+    found.collectives = grid.world.sum(seconds_in_collectives(found.ops)) / grid.world.size();
+    // On a GPU collectives are not logged.
+    if (device != Device::cpu) found.collectives = std::numeric_limits<double>::quiet_NaN();
+    if constexpr (has_cuda)
+        if (device == Device::cuda) found.processor = cuda::device_description() + "; " + found.processor;
+    return found;
+}
+
+void print(const Measured& measured, const Findings& found, const BenchInput& in, Device device) {
+    char text[700];
+    // Those of tensor ranks are within forward and backward.
+    std::string collectives;
+    if (found.collectives > 0) {
+        std::snprintf(text, sizeof text, "; in all collectives %.4f", found.collectives);
+        collectives = text;
+    }
+    std::snprintf(text, sizeof text,
+                  "update %.4f s (median of %lld): %sforward %.4f, backward %.4f, lane sums %.4f, communication %.4f, optimizer %.4f%s\n"
+                  "%.0f tokens/s  %.2f sequences/s  %.1f GFLOP/s, %.0f %% of the %.1f GFLOP/s %s",
+                  found.step, static_cast<long long>(in.steps), device == Device::cpu ? "" : "waiting after each phase ", median(measured.forward), median(measured.backward),
+                  median(measured.lane_sums), median(measured.communicate), median(measured.optimize), collectives.c_str(), median(measured.tokens_per_second),
+                  static_cast<double>(in.batch.sequences) / found.step, found.rate * 1e-9, 100 * found.rate / found.peak, found.peak * 1e-9,
+                  device == Device::cpu ? "that oneDNN makes of a layer's products, forward and backward, whole and alone" : "of its matrix products alone");
+    log::info(text);
+    if (device == Device::cpu) print_ops(found.ops, found.mean_step, found.own_peak, copy_rate());
+}
+
+BenchRow row_of(const Measured& measured, const Findings& found, const BenchInput& in, const ModelConfig& config, const ParallelGrid& grid, Device device, Dtype dtype, int lanes) {
+    BenchRow row{.ops = found.ops};
+    const auto say = [&](const char* name, const std::string& value, const char* what) { row.texts.push_back({name, value, what}); };
+    say("label", in.label, "key label of the input");
+    say("program", message("roformer ", program_version), "program and version");
+    say("processor", found.processor, "of rank 0");
+    say("device", device == Device::cpu ? "cpu" : "cuda", "cpu or cuda");
+    say("dtype", std::string(name_of(dtype)), "compute type");
+    say("model", json::line(json::write(config)), "JSON, every key");
+    say("input", json::line(json::write(in)), "JSON, as resolved");
+    const auto column = [&](const char* name, double value, const char* units, const char* what) { row.numbers.push_back({name, value, units, what}); };
+    column("ranks", grid.world.size(), "1", "MPI ranks");
+    column("tensor", grid.tensor->size(), "1", "tensor ranks");
+    column("threads", thread_count(), "1", "threads of a rank");
+    column("lanes", lanes, "1", "gradient lanes of an update");
+    column("sequences", static_cast<double>(in.batch.sequences), "1", "sequences of an update");
+    column("length", static_cast<double>(in.batch.max_length), "tokens", "longest sequence");
+    column("steps", static_cast<double>(in.steps), "1", "updates measured");
+    column("parameters", static_cast<double>(config.parameter_count()), "1", "of the model");
+    column("seconds_per_step", found.step, "s", "median wall time of an update");
+    column("processor_seconds_per_step", median(measured.processor), "s", "median processor time of rank 0, all threads");
+    column("tokens_per_second", median(measured.tokens_per_second), "tokens/s", "real tokens");
+    column("flops_per_second", found.rate, "FLOP/s", "model FLOPs, all ranks");
+    column("peak_fraction", found.rate / found.peak, "1",
+           device == Device::cpu ? "of oneDNN's own rate for a layer's products, forward and backward, in the same run" : "of the rate of the model's matrix products alone, same run");
+    column("product_flops_per_second", found.peak, "FLOP/s", "that rate, all ranks");
+    column("seconds_forward", median(measured.forward), "s", "of the update; phases on a GPU: of updates that wait after each");
+    column("seconds_backward", median(measured.backward), "s", "of the update");
+    column("seconds_lane_sums", median(measured.lane_sums), "s", "of the update: clearing gradients and adding this rank's lanes");
+    column("seconds_communication", median(measured.communicate), "s", "of the update: gradients and weights");
+    column("seconds_collectives", found.collectives, "s", "of the update: in all collectives, tensor ranks' too, waiting for other ranks included; mean over ranks; NaN on a GPU");
+    column("seconds_optimizer", median(measured.optimize), "s", "of the update");
+    return row;
+}
+
+/// Everything that can be wrong with the places to write to, before any work.
+std::string check_places(const Invocation& invocation, const BenchInput& in, const json::Place& place, Communicator& world) {
+    const std::string trouble = trouble_on_rank_0(world, [&] { return bench_file_trouble(in.output); });
+    if (!trouble.empty()) fail_usage(place.at("output"), ": ", trouble);
+    if (!invocation.options.contains("trace")) return {};
+    const std::string& path = invocation.need("trace");
+    const std::string wrong = trouble_on_rank_0(world, [&] { return trace_trouble(path); });
+    if (!wrong.empty()) fail_usage("--trace: ", wrong);
+    return path;
+}
+
 }  // namespace
 
 int run_bench(const Invocation& invocation, World& world) {
     json::Place place;
-    BenchInput input = resolve<BenchInput>(invocation, place);
-    if (input.steps < 1) fail_usage(place.at("steps"), ": expected at least 1, found ", input.steps);
-    if (input.batch.sequences < 1) fail_usage(place.at("batch.sequences"), ": expected at least 1, found ", input.batch.sequences);
-    if (input.batch.max_length < 3) fail_usage(place.at("batch.max_length"), ": expected at least 3, found ", input.batch.max_length);
-    input.optimizer.check(place.at("optimizer"));
+    const BenchInput input = resolve<BenchInput>(invocation, place);
+    check_input(input, place);
+    const std::string trace = check_places(invocation, input, place, world.communicator());
     const std::string cores = share_cores(world, input.parallel.threads);
     const ModelConfig config = read_model(input.model, place.at("model"));
     config.check(place.at("model"), input.parallel.tensor);
     const Device device = choose_device(world, input.device);
+    const Dtype dtype = resolve_dtype(input.dtype, place);
     ParallelGrid grid(world.communicator(), input.parallel.tensor);
     const int lanes = input.batch.lanes > 0 ? static_cast<int>(input.batch.lanes) : grid.data->size();
-    std::unique_ptr<Corpus> corpus;
-    std::unique_ptr<SampleStream> stream;
-    const bool real = !(input.corpus.is_string() && input.corpus.as_string().empty());
-    if (real) {
-        corpus = std::make_unique<Corpus>(input.corpus, place.at("corpus"));
-        if (corpus->vocab_size() > config.vocab_size) fail_usage(place.at("model.vocab_size"), ": less than the corpus' ", corpus->vocab_size());
-        stream = std::make_unique<SampleStream>(SampleStream{.corpus = *corpus, .sequences = input.batch.sequences,
-                                                             .max_length = input.batch.max_length, .lanes = lanes, .vocab_size = config.vocab_size});
-    }
-    const Dtype dtype = resolve_dtype(input.dtype, place);
+    if (lanes > input.batch.sequences)
+        fail_usage(place.at("batch.sequences"), ": expected at least ", lanes, ", one for each data rank, found ", input.batch.sequences);
+    const Batches batches(input, place, config, grid.world, lanes);
     EncoderModel model(config, grid, {.device = device, .dtype = dtype, .training = true, .graphs = input.parallel.graphs,
                                   .max_length = input.batch.max_length, .seed = 1});
     model.initialise();
     Trainer trainer(model, grid, input.optimizer, {.lanes = lanes});
     const WarmUp warm_up(device);
-    Updates updates;
-    for (std::int64_t i = 1; i <= warm_up.count() + input.steps; ++i)
-        updates.push_back(real ? stream->lanes_of(i, trainer.first_lane(), trainer.lane_count())
-                               : dense_lanes(input.batch, config.vocab_size, lanes, trainer.first_lane(), trainer.lane_count(), i));
-    const Measured measured = measure(trainer, world.communicator(), updates, warm_up);
-    const double peak = product_rate(config, device, dtype, input.batch.sequences * input.batch.max_length / grid.data->size()) * grid.world.size();
-    const double step = median(measured.wall), rate = median(measured.flops);
-    if (world.communicator().rank() != 0) return 0;
-    std::string processor_name = cpu_description();
-    if constexpr (has_cuda)
-        if (device == Device::cuda) processor_name = cuda::device_description() + "; " + processor_name;
-    log::info(processor_name, "; ", cores, "; ", name_of(dtype), "; ", config.parameter_count(), " parameters, ", input.batch.sequences, " x ",
-              real ? "<= " : "", input.batch.max_length, ", ", lanes, " lanes");
-    char text[400];
-    std::snprintf(text, sizeof text,
-                  "update %.4f s (median of %lld): %sforward %.4f, backward %.4f, lane sums %.4f, communication %.4f, optimizer %.4f\n"
-                  "%.0f tokens/s  %.2f sequences/s  %.1f GFLOP/s, %.0f %% of the %.1f GFLOP/s of its matrix products alone",
-                  step, static_cast<long long>(input.steps), device == Device::cpu ? "" : "waiting after each phase ", median(measured.forward), median(measured.backward), median(measured.lane_sums),
-                  median(measured.communicate), median(measured.optimize), median(measured.tokens),
-                  static_cast<double>(input.batch.sequences) / step, rate * 1e-9, 100 * rate / peak, peak * 1e-9);
-    log::info(text);
-    const std::vector<OpSum> ops = sums_of(measured.ops, input.steps);
-    const double copy_peak = copy_rate();
-    if (device == Device::cpu) print_ops(ops, step, peak / grid.world.size(), copy_peak);
-    {
-        const auto hold = h5::lock();
-        h5::File file = h5::create_file(input.output + ".partial");
-        h5::set_attribute(file, schema::kind, schema::kind_bench);
-        h5::set_attribute(file, schema::version, std::int64_t{1});
-        h5::set_attribute(file, "processor", processor_name);
-        h5::set_attribute(file, "device", std::string(device == Device::cpu ? "cpu" : "cuda"));
-        h5::set_attribute(file, "dtype", std::string(name_of(dtype)));
-        h5::set_attribute(file, "input", json::pretty(json::write(input)));
-        const h5::Group table = h5::create_group(file, "bench");
-        const auto column = [&](const char* name, double value, const char* units, const char* what) {
-            h5::write_vector(table, name, std::vector<double>{value}, {units, what});
-        };
-        column("ranks", grid.world.size(), "1", "MPI ranks");
-        column("tensor", grid.tensor->size(), "1", "tensor ranks");
-        column("sequences", static_cast<double>(input.batch.sequences), "1", "sequences of an update");
-        column("length", static_cast<double>(input.batch.max_length), "tokens", "longest sequence");
-        column("seconds_per_step", step, "s", "median wall time of an update");
-        column("processor_seconds_per_step", median(measured.processor), "s", "median processor time of rank 0, all threads");
-        column("tokens_per_second", median(measured.tokens), "tokens/s", "real tokens");
-        column("flops_per_second", rate, "FLOP/s", "model FLOPs, all ranks");
-        column("peak_fraction", rate / peak, "1", "of the rate of the model's matrix products alone, same run");
-        column("seconds_forward", median(measured.forward), "s", "of the update; phases on a GPU: of updates that wait after each");
-        column("seconds_backward", median(measured.backward), "s", "of the update");
-        column("seconds_lane_sums", median(measured.lane_sums), "s", "of the update: clearing gradients and adding this rank's lanes");
-        column("seconds_communication", median(measured.communicate), "s", "of the update");
-        column("seconds_optimizer", median(measured.optimize), "s", "of the update");
-        h5::check(H5Fflush(file, H5F_SCOPE_LOCAL), input.output);
-    }
-    rename_durably(input.output + ".partial", input.output);
+    const std::int64_t count = warm_up.count() + input.steps;
+    const Draw draw = [&](std::int64_t update) { return batches.draw(update, trainer.first_lane(), trainer.lane_count()); };
+    const Measured measured = measure(trainer, grid.world, draw_all(draw, count), warm_up);
+    const Findings found = findings_of(measured, input, config, grid, device, dtype, lanes);
+    if (!trace.empty()) trace_updates(trainer, model, grid, draw, count + 1, std::min(input.steps, most_traced), trace);
+    log::info(found.processor, "; ", cores, "; ", name_of(dtype), "; ", config.parameter_count(), " parameters, ", input.batch.sequences, " x ",
+              batches.real() ? "<= " : "", input.batch.max_length, ", ", lanes, " lanes");
+    if (grid.world.rank() == 0) print(measured, found, input, device);
+    const std::string trouble = trouble_on_rank_0(grid.world, [&] {
+        const std::int64_t number = append_to_bench_file(input.output, row_of(measured, found, input, config, grid, device, dtype, lanes));
+        log::info("row ", number, " of ", input.output);
+        return std::string();
+    });
+    if (!trouble.empty()) fail(trouble);
     return 0;
 }
 

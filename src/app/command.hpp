@@ -53,7 +53,8 @@ Input resolve(const Invocation& invocation, json::Place& place) {
 
 template <class Input>
 json::value defaults_of() {
-    return json::write(Input{});
+    const Input input;  // named: g++ 12 takes members of a temporary for uninitialised
+    return json::write(input);
 }
 
 int run_tokenize(const Invocation&, World&);

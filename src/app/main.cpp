@@ -144,7 +144,7 @@ const std::vector<Command>& commands() {
          &run_plan, &plan_defaults},
         {"inspect", "FILE...", "any file of this program -> what it is", {}, false, false, &run_inspect, nullptr},
         {"verify", "PATH...", "corpus or checkpoint -> recomputes every digest", {}, false, false, &run_verify, nullptr},
-        {"bench", "[input.json] [--device cpu|cuda|auto]", "model, lengths -> tokens/s, FLOP/s -> bench.h5", {"device"}, true, false, &run_bench, &bench_defaults},
+        {"bench", "[input.json] [--device cpu|cuda|auto] [--trace T.json]", "model, lengths -> tokens/s, FLOP/s -> a row of bench.h5", {"device", "trace"}, true, false, &run_bench, &bench_defaults},
     };
     return table;
 }

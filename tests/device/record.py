@@ -285,7 +285,7 @@ class Record:
                     self.run([self.roformer, "bench", *self.sets({**settings, "steps": 2 if self.small else 8, "output": output})], 120,
                              f"bench.{model}.{length}.{kind}.txt")
                 with h5py.File(output) as file:
-                    value = lambda column: float(file["bench"][column][0])
+                    value = lambda column: float(file["bench"][column][-1])  # the last row is this measurement
                     sequences, lanes = self.shape(model, length)
                     peak = self.peak()
                     return {"model": model, "length__tokens": length, "lengths": kind, "lanes": lanes, "step__s": value("seconds_per_step"),

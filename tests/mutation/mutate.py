@@ -34,7 +34,7 @@ HOST_SITE = re.compile(r"""
 # Loops that ask until the device is done: the question is answered at once.
 POLL_SITE = re.compile(r"\(code = cudaStreamQuery\(.*?\)\) != cudaSuccess")
 # Survivors that should: with what the table says of them instead of trying.
-EXPLAINED = {("src/app/bench.cpp", "stream.synchronise();"): "measures: before the clock is read, or before memory is freed, which waits itself",
+EXPLAINED = {("src/app/bench_products.cpp", "stream.synchronise();"): "measures: before the clock is read, or before memory is freed, which waits itself",
              ("src/model/step.hpp", "stream_.synchronise();"): "orders nothing: the clock is read after it, in a run that measures its phases",
              ("src/train/trainer.cpp", "model_.stream().synchronise();"): "orders nothing: the clock is read after it, in a run that measures its phases"}
 HOST_FOLDERS = ("core", "comm", "params", "model", "optim", "tasks", "train", "app")
