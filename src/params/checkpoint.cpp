@@ -96,6 +96,13 @@ CheckpointWriter::~CheckpointWriter() {
     if (thread_.joinable()) thread_.join();
 }
 
+std::int64_t checkpoint_copy_bytes(const ParamLayout& layout, const Shards& shards, Dtype dtype) {
+    const std::vector<std::int64_t> owned = owned_ranges(layout, shards.shard_size(), shards.ranks());
+    std::int64_t most = 0;
+    for (std::size_t r = 0; r + 1 < owned.size(); ++r) most = std::max(most, owned[r + 1] - owned[r]);
+    return 4 * most * size_of(dtype);
+}
+
 CheckpointWriter::State CheckpointWriter::local_state() const {
     return job_ ? (job_->published ? State::idle : job_->state.load()) : State::idle;
 }

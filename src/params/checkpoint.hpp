@@ -62,6 +62,10 @@ private:
     std::thread thread_;
 };
 
+/// Host memory of the rank that writes most while CheckpointWriter::start works: whole tensors of three arrays (master, m, v), and the
+/// pieces of one as they arrive.
+std::int64_t checkpoint_copy_bytes(const ParamLayout& layout, const Shards& shards, Dtype dtype);
+
 std::filesystem::path checkpoint_path(const std::filesystem::path& folder, std::int64_t step);
 /// Steps of the folders `step-N` in `folder`, newest first.
 std::vector<std::int64_t> checkpoint_steps(const std::filesystem::path& folder);

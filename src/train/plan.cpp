@@ -4,7 +4,7 @@
 #include "model/footprint.hpp"
 #include "model/mlm_head.hpp"
 #include "optim/lane_tree.hpp"
-#include "params/state.hpp"
+#include "params/checkpoint.hpp"
 #include "train/device_batch.hpp"
 
 #include <algorithm>
@@ -118,8 +118,7 @@ MemoryNeed memory_of(const Job& job, const RankSplit& split, const Machine& mach
     need.communication = gradients.recv;
     // MPI has no bf16: activations are summed in f32.
     if (!gpu && split.tensor > 1 && job.dtype == Dtype::bf16) need.communication += pass.tokens * job.model.hidden_size * 4;
-    // Master and moments, and the pieces of one of them as they arrive.
-    if (!gpu && job.checkpoints) need.checkpoint = 4 * shard;
+    if (!gpu && job.checkpoints) need.checkpoint = checkpoint_copy_bytes(layout, shards, wide);
     need.program = std::llround(machine.program_mib * mib);
     return need;
 }

@@ -4,13 +4,14 @@
 import glob
 import json
 import os
+import re
 import signal
 import subprocess
 import time
 
 from harness import ROFORMER, SOURCE, main, prepare, run, sets, tiny
 
-COMMANDS = "build-vocab build-corpus tokenize pretrain multitask finetune clue predict encode fill-mask inspect verify bench".split()
+COMMANDS = "build-vocab build-corpus tokenize pretrain multitask finetune clue predict encode fill-mask plan inspect verify bench".split()
 
 
 def test_help_and_version_of_every_command():
@@ -24,10 +25,10 @@ def test_help_and_version_of_every_command():
 
 
 def test_defaults_are_an_input_again():
-    for command in ("build-vocab", "build-corpus", "pretrain", "multitask", "finetune", "clue", "bench"):
+    for command in ("build-vocab", "build-corpus", "pretrain", "multitask", "finetune", "clue", "plan", "bench"):
         open("defaults.json", "w", encoding="utf-8").write(run(command, "--defaults"))
         assert json.load(open("defaults.json", encoding="utf-8"))
-        if command != "bench":  # every key is known; what is missing is a place to write
+        if command not in ("plan", "bench"):  # every key is known; what is missing is a place to write
             text = run(command, "defaults.json", expect=2)
             assert "unknown" not in text and "defaults.json: " in text, text
 
@@ -86,6 +87,50 @@ def test_inputs_of_supervised_commands_are_read():
     assert "unknown" not in text and "inputs/clue.json: " in text, text
     known = {*inputs("pretrain_*.json"), *multitask, *finetune, *inputs("clue.json"), "inputs/mlm_task.json", "inputs/quickstart_task.json"}
     assert {*inputs("*.json")} == known, "an input that no test reads"
+
+
+def test_plan_of_every_input_on_every_machine():
+    machines = inputs("machine/*.json")
+    for path in inputs("pretrain_*.json"):
+        for machine in machines:
+            text = run("plan", path, *sets(plan__machine=machine))
+            assert "bound by " in text and "\n* " in text and "parameters" in text, text
+    for path in inputs("multitask_*.json"):
+        size = path.split("_")[1]
+        assert "bound by " in run("plan", path, *sets(model=f"inputs/model/{size}"))
+        assert "name its model" in run("plan", path, expect=2)
+    run("plan", "inputs/pretrain_large.json", "--json", "plan.json", *sets(plan__ranks=16))
+    plan = json.load(open("plan.json", encoding="utf-8"))
+    assert [(s["tensor"], s["data"]) for s in plan["splits"]] == [(1, 16), (2, 8), (4, 4), (8, 2), (16, 1)] and plan["parameters"] == 314279936
+    for split in plan["splits"]:
+        kinds = split["memory_bytes"]
+        assert sum(v for k, v in kinds.items() if k not in ("total", "limit")) == kinds["total"], kinds
+        assert split["bound"] in ("compute", "memory", "network", "latency") and split["fits"]
+
+
+def test_plan_says_what_would_fit():
+    """What it names fits; an input that cannot be split, or machines that are none, are usage errors."""
+    inputs("machine/*.json")
+    small = ["inputs/pretrain_large.json", *sets(plan__machine__file="inputs/machine/h100x8.json", plan__machine__memory_gib=8)]
+    text = run("plan", *small, expect=2)
+    assert "does not fit" in text and "error: inputs/pretrain_large.json: a rank needs " in text, text
+    remedies = re.findall(r"((?:[a-z_.]+=\w+ )+)\(", text[text.index("would"):])
+    assert remedies, text
+    for settings in remedies:
+        run("plan", *small, *(word for setting in settings.split() for word in ("--set", setting)))
+    text = run("plan", "inputs/pretrain_large.json", *sets(plan__ranks=64), expect=2)
+    assert "batch.lanes = 16 does not divide over 64 data ranks" in text and "batch.lanes=64" in text, text
+    assert "bound by" in run("plan", "inputs/pretrain_large.json", *sets(plan__ranks=64, batch__lanes=64))
+    machine = json.load(open("inputs/machine/h100x8.json", encoding="utf-8"))
+    for key, value, says in (("memory_gb_per_s", -1, "bad.json: memory_gb_per_s: expected a number above 0, found -1"),
+                             ("memory_gbps", 1, "bad.json: unknown key \"memory_gbps\""), ("launch_us", None, "bad.json: launch_us: missing")):
+        bad = {k: v for k, v in {**machine, key: value}.items() if v is not None}
+        json.dump(bad, open("bad.json", "w", encoding="utf-8"))
+        text = run("plan", "inputs/pretrain_base.json", *sets(plan__machine="bad.json"), expect=2)
+        assert says in text and text.count("error:") == 1, text
+    assert "device" in run("plan", "inputs/pretrain_base.json", *sets(device="cpu"), expect=2)
+    assert "plan.length" in run("plan", "inputs/pretrain_base.json", *sets(plan__length=1), expect=2)
+    assert "one rank" in run("plan", "inputs/pretrain_base.json", ranks=2, expect=2)
 
 
 def test_scripts_parse():
