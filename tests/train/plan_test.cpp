@@ -165,7 +165,7 @@ BOOST_AUTO_TEST_CASE(more_of_anything_is_never_worse_where_it_helps) {
     Machine narrow = machine();
     narrow.cores_per_node = 2;
     BOOST_TEST(make_plan(job, {1, 4}, narrow).seconds.compute >= make_plan(job, {1, 2}, narrow).seconds.compute * 0.999);
-    BOOST_TEST(make_plan(job, {1, 2}, narrow).seconds.compute < 0.51 * base.seconds.compute * 4);
+    BOOST_TEST(make_plan(job, {1, 2}, narrow).seconds.compute < 2.1 * base.seconds.compute);  // twice the lanes a rank, on as many cores
 }
 
 BOOST_AUTO_TEST_CASE(what_bounds_an_update_is_its_largest_part) {
