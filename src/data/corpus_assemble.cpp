@@ -153,7 +153,7 @@ fs::path shard_path(const fs::path& folder, std::int64_t shard, std::int64_t sha
     return folder / name;
 }
 
-/// The tokens and word starts of the documents that stay move to the front of the part, and the end of each piece in the shard to `ends`.
+/// The tokens and word starts of the documents that stay move to the front of the part; `ends` gets the end of each piece in the shard.
 void drop_documents(CorpusPart& part, std::istream& keep, std::uint64_t begin, std::vector<std::uint64_t>& ends) {
     ends.clear();
     std::size_t piece = 0;
@@ -162,16 +162,17 @@ void drop_documents(CorpusPart& part, std::istream& keep, std::uint64_t begin, s
         if (from != to) std::copy(list.begin() + from, list.begin() + from + count, list.begin() + to);
     };
     for (const CorpusPart::Document& document : part.documents) {
+        const auto pieces = static_cast<std::size_t>(document.pieces);
         const int stays = keep.get();
         if (stays != 0 && stays != 1) fail("which documents stay cannot be read");
         if (stays == 1) {
             move(part.tokens, document.tokens);
             move(part.word_start, document.tokens);
             to += document.tokens;
-            for (std::int64_t p = 0; p < document.pieces; ++p) ends.push_back(begin += static_cast<std::uint64_t>(part.lengths[piece + static_cast<std::size_t>(p)]));
+            for (std::size_t p = 0; p < pieces; ++p) ends.push_back(begin += static_cast<std::uint64_t>(part.lengths[piece + p]));
         }
         from += document.tokens;
-        piece += static_cast<std::size_t>(document.pieces);
+        piece += pieces;
     }
     part.tokens.resize(static_cast<std::size_t>(to));
     part.word_start.resize(static_cast<std::size_t>(to));

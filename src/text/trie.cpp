@@ -33,7 +33,7 @@ public:
 
 private:
     struct Item {
-        std::uint64_t head;  ///< first four codes, for a fast sort
+        std::uint64_t head;          ///< first four codes, for a fast sort
         const std::uint16_t* codes;  ///< in the order of the entries
         std::uint32_t length;
         std::int32_t value;
@@ -43,8 +43,8 @@ private:
         std::size_t node;
         std::uint32_t begin, end, depth;
     };
-    static constexpr std::size_t longest_search = 256;
-    static constexpr std::size_t most_slots = 1 << 28;
+    static constexpr std::size_t longest_search = 256;  ///< words of 64 bases
+    static constexpr std::size_t most_slots = 1 << 28;  ///< what a node's fields hold
     static constexpr std::int32_t most_values = (1 << 20) - 1;
 
     void number_characters(std::span<const Trie::Entry> entries) {
@@ -71,7 +71,8 @@ private:
         items_.reserve(entries.size());
         std::uint16_t* to = codes_.data();
         for (const auto& entry : entries) {
-            RF_REQUIRE(!entry.key.empty() && entry.value >= Trie::no_value && entry.value < most_values, "an entry needs a key and a number below ", most_values);
+            RF_REQUIRE(!entry.key.empty() && entry.value >= Trie::no_value && entry.value < most_values,
+                       "an entry needs a key and a number below ", most_values);
             Item item{0, to, static_cast<std::uint32_t>(entry.key.size()), entry.value};
             for (const char32_t c : entry.key) *to++ = trie_.codes_[c];
             for (std::uint32_t i = 0; i < 4; ++i) item.head = item.head << 16 | (i < item.length ? item.codes[i] : 0U);
@@ -82,7 +83,7 @@ private:
             const auto order = std::lexicographical_compare_three_way(a.codes, a.codes + a.length, b.codes, b.codes + b.length);
             return order != 0 ? order < 0 : a.codes > b.codes;
         });
-        const auto alike = [](const Item& a, const Item& b) { return a.head == b.head && std::equal(a.codes, a.codes + a.length, b.codes, b.codes + b.length); };
+        const auto alike = [](const Item& a, const Item& b) { return std::equal(a.codes, a.codes + a.length, b.codes, b.codes + b.length); };
         items_.erase(std::unique(items_.begin(), items_.end(), alike), items_.end());
     }
 
@@ -146,7 +147,6 @@ private:
     }
 
     Trie& trie_;
-    std::int32_t tail_ = 0;  ///< last slot in use
     std::vector<std::uint16_t> codes_;
     std::vector<Item> items_;
     std::vector<std::uint16_t> children_;         ///< codes, rising

@@ -77,6 +77,19 @@ BOOST_AUTO_TEST_CASE(compressed_files_read_like_plain_ones) {
     for (const char* name : {"t", "t.gz", "t.xz", "t.zst"}) BOOST_TEST((text_of(name) == text), name);
 }
 
+BOOST_AUTO_TEST_CASE(a_reader_may_be_left_in_the_middle_of_a_compressed_file) {
+    const test::Scratch scratch;
+    std::string text;
+    for (int i = 0; i < 300000; ++i) text += std::to_string(i * 7919) + '\n';
+    test::write(scratch / "t.gz", pack<bio::gzip_compressor>(text));
+    for (const int lines : {0, 1, 50000}) {
+        LineReader reader({scratch("t.gz"), scratch("t.gz")});
+        std::string line;
+        for (int i = 0; i < lines; ++i) BOOST_REQUIRE(reader.next(line));
+        BOOST_TEST((lines == 0 || line == std::to_string((lines - 1) * 7919)));
+    }
+}
+
 BOOST_AUTO_TEST_CASE(files_of_several_compressed_streams_are_read_to_the_end) {
     const test::Scratch scratch;
     test::write(scratch / "t.gz", pack<bio::gzip_compressor>("one\n") + pack<bio::gzip_compressor>("two\n"));

@@ -131,6 +131,18 @@ BOOST_AUTO_TEST_CASE(of_a_word_given_twice_the_last_count_stands) {
     BOOST_TEST(words(JiebaSegmenter("中国 5\n甲 3\n中国 0\n", "d"), U"中国甲") == "中/国/甲");
 }
 
+BOOST_AUTO_TEST_CASE(every_character_alone_and_in_a_row) {
+    const JiebaSegmenter segmenter("中国 5\n", "d");
+    std::u32string all;
+    for (char32_t c = 0; c < 0x30000; ++c) all += c;
+    all += U'\U0010FFFF';
+    std::vector<std::uint8_t> starts;
+    segmenter.segment(all, starts);
+    const auto joins = [](char32_t c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
+    for (std::size_t i = 1; i < all.size(); ++i) BOOST_REQUIRE(starts[i] == !(joins(all[i]) && joins(all[i - 1])));
+    for (const char32_t c : all) BOOST_REQUIRE(words(segmenter, std::u32string{U'中', c, U'国'}) == encode_utf8(std::u32string{U'中', U'/', c, U'/', U'国'}));
+}
+
 BOOST_AUTO_TEST_CASE(bad_dictionaries_are_refused_with_the_line) {
     BOOST_TEST(refusal("中国 5\n甲\n").find("dict.txt:2: expected \"word count [tag]\"") == 0U);
     BOOST_TEST(refusal("中国 x\n").find("dict.txt:1:") == 0U);
