@@ -80,7 +80,7 @@ BOOST_AUTO_TEST_CASE(compressed_files_read_like_plain_ones) {
 BOOST_AUTO_TEST_CASE(a_reader_may_be_left_in_the_middle_of_a_compressed_file) {
     const test::Scratch scratch;
     std::string text;
-    for (int i = 0; i < 300000; ++i) text += std::to_string(i * 7919) + '\n';
+    for (std::int64_t i = 0; i < 300000; ++i) text += std::to_string(i * 7919) + '\n';
     test::write(scratch / "t.gz", pack<bio::gzip_compressor>(text));
     for (const int lines : {0, 1, 50000}) {
         LineReader reader({scratch("t.gz"), scratch("t.gz")});
