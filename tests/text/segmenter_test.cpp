@@ -140,7 +140,10 @@ BOOST_AUTO_TEST_CASE(every_character_alone_and_in_a_row) {
     segmenter.segment(all, starts);
     const auto joins = [](char32_t c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); };
     for (std::size_t i = 1; i < all.size(); ++i) BOOST_REQUIRE(starts[i] == !(joins(all[i]) && joins(all[i - 1])));
-    for (const char32_t c : all) BOOST_REQUIRE(words(segmenter, std::u32string{U'中', c, U'国'}) == encode_utf8(std::u32string{U'中', U'/', c, U'/', U'国'}));
+    for (const char32_t c : all) {
+        if (c == U'中' || c == U'国') continue;  // 中国 is a word
+        BOOST_REQUIRE(words(segmenter, std::u32string{U'中', c, U'国'}) == encode_utf8(std::u32string{U'中', U'/', c, U'/', U'国'}));
+    }
 }
 
 BOOST_AUTO_TEST_CASE(bad_dictionaries_are_refused_with_the_line) {
