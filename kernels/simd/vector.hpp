@@ -344,9 +344,9 @@ RF_INLINE Lanes<double> exp(Lanes<double> x) {
     const Lanes<double> r = x - n * 6.93145751953125e-1 - n * 1.42860682030941723212e-6;
     Lanes<double> y = fill<double>(1.0);
     for (int k = 13; k > 0; --k) y = y * r * (1.0 / k) + 1.0;
-    Lanes<std::int64_t> bits = bits_as<std::int64_t>(y);
-    const Lanes<std::int64_t> exponent = bits_as<std::int64_t>(shifted);
-    RF_PARTS(std::int64_t) bits.part[p] += exponent.part[p] << 52; RF_PARTS_END;
+    Lanes<std::uint64_t> bits = bits_as<std::uint64_t>(y);
+    const Lanes<std::uint64_t> exponent = bits_as<std::uint64_t>(shifted);
+    RF_PARTS(std::uint64_t) bits.part[p] += exponent.part[p] << 52; RF_PARTS_END;
     const Lanes<double> finite = select<double>(x > 709.7, fill<double>(__builtin_inf()), bits_as<double>(bits));
     return select<double>(x < -708.0, Lanes<double>{}, finite);
 }
