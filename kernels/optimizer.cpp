@@ -87,6 +87,7 @@ void join_sums(Stream& stream, const JoinSums& a) {
 
 void judge_gradient(Stream& stream, const JudgeGradient& a) {
     check_control(a.control);
+    RF_REQUIRE(!a.losses || a.losses.dtype == Dtype::f64, "losses must be f64");
     if constexpr (has_cuda)
         if (stream.device() == Device::cuda) return cuda::judge_gradient(stream, a);
     const OpScope scope(stream, {.name = "judge_gradient", .bytes = bytes_of(a.groups)});
@@ -95,13 +96,15 @@ void judge_gradient(Stream& stream, const JudgeGradient& a) {
     for (std::int64_t g = 0; g < a.groups.shape[0]; ++g) {
         const double one = a.groups.as<double>()[g * sum_columns + gradient_sum];
         square += one;
-        if (!std::isfinite(one) && control[control_not_finite] < 0) control[control_not_finite] = static_cast<double>(g);
+        if (!std::isfinite(one)) control[control_not_finite] = static_cast<double>(g);
     }
     const double norm = std::sqrt(square);
     control[control_gradient_norm] = norm;
     control[control_gradient_factor] = a.max_norm > 0 && norm > a.max_norm ? a.max_norm / norm : 1;
-    if (control[control_not_finite] >= 0) control[control_stopped] = 1;
-    control[control_apply] = control[control_stopped] == 0 ? 1 : 0;
+    bool skip = control[control_not_finite] >= 0 || control[control_skipped] > static_cast<double>(a.skips_allowed);
+    if (a.losses) skip = skip || !std::all_of(raw<double>(a.losses), raw<double>(a.losses) + a.losses.count(), [](double x) { return std::isfinite(x); });
+    control[control_skipped] = skip ? control[control_skipped] + 1 : 0;
+    control[control_apply] = skip ? 0 : 1;
 }
 
 void update_moments(Stream& stream, const OptimizerShard& shard, const MomentRule& rule, const ConstTensor& control, const Tensor& sums) {

@@ -235,38 +235,47 @@ __global__ void __launch_bounds__(join_threads) join_sums_kernel(const double* s
 
 struct Judgement {
     double square[warps];
-    int not_finite[warps];
+    int not_finite[warps];  ///< group, -1 for none
+    int loss_lost[warps];
 };
 
-/// One block over all groups.
-__global__ void __launch_bounds__(threads) judge_gradient_kernel(const double* groups, int count, double max_norm, double* control) {
+/// One block over all groups and losses.
+__global__ void __launch_bounds__(threads) judge_gradient_kernel(const double* groups, int count, const double* losses, int loss_count, double max_norm, double skips_allowed,
+                                                                 double* control) {
     Judgement& parts = shared_memory<Judgement>();
     double square = 0;
-    int not_finite = count;
+    int not_finite = -1, loss_lost = 0;
     for (int g = static_cast<int>(threadIdx.x); g < count; g += threads) {
         const double one = load(groups + std::int64_t{g} * sum_columns + gradient_sum);
         square += one;
-        if (!std::isfinite(one)) not_finite = std::min(not_finite, g);
+        if (!std::isfinite(one)) not_finite = g;
     }
+    for (int i = static_cast<int>(threadIdx.x); i < loss_count; i += threads)
+        if (!std::isfinite(load(losses + i))) loss_lost = 1;
     square = warp_sum(square);
-    for (int mask = 16; mask > 0; mask >>= 1) not_finite = std::min(not_finite, shuffle_xor(not_finite, mask));
+    for (int mask = 16; mask > 0; mask >>= 1) {
+        not_finite = std::max(not_finite, shuffle_xor(not_finite, mask));
+        loss_lost |= shuffle_xor(loss_lost, mask);
+    }
     if (lane() == 0) {
         store_shared(&parts.square[warp()], square);
         store_shared(&parts.not_finite[warp()], not_finite);
+        store_shared(&parts.loss_lost[warp()], loss_lost);
     }
     block_barrier();
     if (threadIdx.x != 0) return;
     for (int w = 1; w < warps; ++w) {
         square += load_shared(&parts.square[w]);
-        not_finite = std::min(not_finite, load_shared(&parts.not_finite[w]));
+        not_finite = std::max(not_finite, load_shared(&parts.not_finite[w]));
+        loss_lost |= load_shared(&parts.loss_lost[w]);
     }
-    const double norm = sqrt(square);
+    const double norm = sqrt(square), skipped = load(control + control_skipped);
+    const bool skip = not_finite >= 0 || loss_lost != 0 || skipped > skips_allowed;
     store(control + control_gradient_norm, norm);
     store(control + control_gradient_factor, max_norm > 0 && norm > max_norm ? max_norm / norm : 1.0);
-    const bool stopped = not_finite != count || load(control + control_stopped) != 0;
-    store(control + control_stopped, stopped ? 1.0 : 0.0);
-    store(control + control_apply, stopped ? 0.0 : 1.0);
-    store(control + control_not_finite, not_finite == count ? -1.0 : static_cast<double>(not_finite));
+    store(control + control_skipped, skip ? skipped + 1 : 0.0);
+    store(control + control_apply, skip ? 0.0 : 1.0);
+    store(control + control_not_finite, static_cast<double>(not_finite));
 }
 
 /// One thread a group.
@@ -335,7 +344,8 @@ void join_sums(Stream& stream, const JoinSums& a) {
 
 void judge_gradient(Stream& stream, const JudgeGradient& a) {
     launch({.name = "judge_gradient", .grid = dim3(1), .block = dim3(threads), .shared = sizeof(Judgement), .stream = stream.handle()},
-           judge_gradient_kernel, a.groups.as<double>(), narrow(a.groups.shape[0], "the count of groups"), a.max_norm, a.control.as<double>());
+           judge_gradient_kernel, a.groups.as<double>(), narrow(a.groups.shape[0], "the count of groups"), a.losses ? a.losses.as<double>() : nullptr,
+           narrow(a.losses ? a.losses.count() : 0, "the count of losses"), a.max_norm, static_cast<double>(a.skips_allowed), a.control.as<double>());
 }
 
 void update_moments(Stream& stream, const OptimizerShard& shard, const MomentRule& rule, const ConstTensor& control, const Tensor& sums) {

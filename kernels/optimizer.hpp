@@ -25,9 +25,9 @@ enum ControlSlot {
     control_correction2,      ///< 1 - beta2^t with bias correction, else 1; AdaFactor: t^-0.8, what a new square counts for in v
     control_gradient_norm,    ///< the rest is written by judge_gradient: global norm before clipping
     control_gradient_factor,  ///< multiplies the gradient (clipping); 1 leaves its bits alone
-    control_apply,            ///< 1, or 0 when this or an earlier gradient is not finite: then nothing is touched
-    control_not_finite,       ///< first group whose gradient is not finite, or -1
-    control_stopped,          ///< 0 at the beginning; 1 from the first gradient on that is not finite
+    control_apply,            ///< 1, or 0 when this update is skipped: then nothing is touched
+    control_not_finite,       ///< last group in layout order (the nearest to the loss) whose gradient is not finite, or -1
+    control_skipped,          ///< updates skipped in a row up to this one; 0 at the beginning
     control_slots
 };
 
@@ -62,11 +62,15 @@ struct JoinSums {
 };
 void join_sums(Stream& stream, const JoinSums& args);
 
-/// Global norm, clipping factor for max_norm (0: off) and whether everything is finite, from the gradient column.
+/// Global norm and clipping factor for max_norm (0: off) from the gradient column, and whether the update is applied. It is skipped
+/// when a gradient or one of `losses` is not finite; after more than `skips_allowed` in a row so is every later one, since the
+/// caller may learn of them when the next update is already under way.
 struct JudgeGradient {
     ConstTensor groups;  ///< [G, 3]
     Tensor control;      ///< [control_slots] f64
     double max_norm = 0;
+    ConstTensor losses;  ///< [n] f64, or absent
+    std::int64_t skips_allowed = 0;
 };
 void judge_gradient(Stream& stream, const JudgeGradient& args);
 

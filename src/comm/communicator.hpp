@@ -49,6 +49,8 @@ public:
 /// One rank: every call is a no-op or a copy.
 std::unique_ptr<Communicator> make_self_communicator();
 
+class Progress;
+
 /// MPI for the length of the program. Under mpirun or srun it starts MPI, otherwise it is a world of one that never
 /// loads it.
 class World {
@@ -68,6 +70,8 @@ public:
     /// True when every rank makes this call within the time; never waits longer. For ranks that may be alone in their trouble
     /// while the others wait for them in some exchange; may be called once. `text` becomes that of rank 0 when all came.
     bool all_arrive(double seconds, std::string& text);
+    /// What this rank does in collectives on host memory.
+    const Progress& progress() const { return *progress_; }
     /// Ends every rank at once with this exit code.
     [[noreturn]] void abort(int code);
 
@@ -76,6 +80,7 @@ private:
     bool serves_gpu_ = false;
     int local_size_ = 1;
     int local_rank_ = 0;
+    std::shared_ptr<Progress> progress_;
     std::unique_ptr<Communicator> all_;
     std::unique_ptr<Communicator> meeting_;  ///< of all ranks, for all_arrive alone: no other exchange can be pending in it
 };

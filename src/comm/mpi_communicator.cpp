@@ -1,6 +1,7 @@
 #include "comm/communicator.hpp"
 
 #include "comm/nccl_communicator.hpp"
+#include "comm/progress.hpp"
 #include "core/build.hpp"
 #include "core/op_log.hpp"
 
@@ -10,6 +11,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <thread>
 #include <utility>
 
@@ -48,10 +50,11 @@ MPI_Op mpi_op(ReduceOp op) {
 
 class MpiCommunicator final : public Communicator {
 public:
-    MpiCommunicator(MPI_Comm comm, bool owned) : comm_(comm), owned_(owned) {
+    MpiCommunicator(MPI_Comm comm, bool owned, std::shared_ptr<Progress> progress) : comm_(comm), owned_(owned), progress_(std::move(progress)) {
         MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
         MPI_Comm_rank(comm_, &rank_);
         MPI_Comm_size(comm_, &size_);
+        group_ = progress_->add_group(ranks_of_world());
     }
     ~MpiCommunicator() override {
         int finalised = 0;  // whoever started MPI may have ended it before a static owner dies
@@ -62,13 +65,17 @@ public:
     MPI_Comm handle() const { return comm_; }
     int rank() const override { return rank_; }
     int size() const override { return size_; }
-    void barrier() override { check_mpi(MPI_Barrier(comm_), "MPI_Barrier"); }
+    void barrier() override {
+        const CollectiveScope noted = note("barrier", 0);
+        check_mpi(MPI_Barrier(comm_), "MPI_Barrier");
+    }
 
     void all_reduce(Stream& stream, const Tensor& t, ReduceOp op) override {
         require_host(stream);
         const OpScope scope(stream, {.name = "all_reduce", .kind = LoggedOp::Kind::communication, .bytes = bytes_of(t)});
         if (size_ == 1) return;
         if (t.dtype == Dtype::bf16) return all_reduce_bf16(t, op);
+        const CollectiveScope noted = note("all_reduce", bytes_of(t));
         auto* data = static_cast<char*>(t.data);
         for (std::int64_t at = 0; at < t.count(); at += max_count) {
             const int n = static_cast<int>(std::min(max_count, t.count() - at));
@@ -82,6 +89,7 @@ public:
         const OpScope scope(stream, {.name = "all_gather", .kind = LoggedOp::Kind::communication, .bytes = bytes_of(out)});
         RF_REQUIRE(out.bytes() == in.bytes() * size_, "all_gather of ", in.shape, " into ", out.shape);
         const std::int64_t bytes = in.bytes();
+        const CollectiveScope noted = note("all_gather", bytes_of(out));
         // Whole pieces at once where they fit an int; otherwise one broadcast a rank, in pieces.
         auto* to = static_cast<char*>(out.data);
         if (bytes <= max_count) {
@@ -97,6 +105,7 @@ public:
     void broadcast(Stream& stream, const Tensor& t, int root) override {
         require_host(stream);
         const OpScope scope(stream, {.name = "broadcast", .kind = LoggedOp::Kind::communication, .bytes = bytes_of(t)});
+        const CollectiveScope noted = note("broadcast", bytes_of(t));
         broadcast_bytes(static_cast<char*>(t.data), t.bytes(), root);
     }
 
@@ -104,6 +113,7 @@ public:
                     std::span<const std::int64_t> recv_begin) override {
         require_host(stream);
         const OpScope scope(stream, {.name = "all_to_all", .kind = LoggedOp::Kind::communication, .bytes = static_cast<double>(send_begin.back())});
+        const CollectiveScope noted = note("all_to_all", static_cast<double>(send_begin.back()));
         // Pairwise exchange by distance: bounded counts, no deadlock, any sizes.
         const auto* from = static_cast<const char*>(send);
         auto* to = static_cast<char*>(recv);
@@ -132,10 +142,24 @@ public:
     std::unique_ptr<Communicator> split(int color) override {
         MPI_Comm part = MPI_COMM_NULL;
         check_mpi(MPI_Comm_split(comm_, color, rank_, &part), "MPI_Comm_split");
-        return std::make_unique<MpiCommunicator>(part, true);
+        return std::make_unique<MpiCommunicator>(part, true, progress_);
     }
 
 private:
+    CollectiveScope note(const char* name, double bytes) const { return {*progress_, group_, name, bytes}; }
+
+    std::vector<int> ranks_of_world() const {
+        MPI_Group here = MPI_GROUP_NULL, world = MPI_GROUP_NULL;
+        check_mpi(MPI_Comm_group(comm_, &here), "MPI_Comm_group");
+        check_mpi(MPI_Comm_group(MPI_COMM_WORLD, &world), "MPI_Comm_group");
+        std::vector<int> numbers(static_cast<std::size_t>(size_)), result(numbers.size());
+        std::iota(numbers.begin(), numbers.end(), 0);
+        check_mpi(MPI_Group_translate_ranks(here, size_, numbers.data(), world, result.data()), "MPI_Group_translate_ranks");
+        MPI_Group_free(&here);
+        MPI_Group_free(&world);
+        return result;
+    }
+
     // MPI is not asked to read device memory.
     static void require_host(const Stream& stream) { RF_REQUIRE(stream.device() == Device::cpu, "MPI works on host memory"); }
 
@@ -156,6 +180,8 @@ private:
 
     MPI_Comm comm_;
     bool owned_;
+    std::shared_ptr<Progress> progress_;
+    int group_ = 0;
     int rank_ = 0;
     int size_ = 1;
 };
@@ -168,7 +194,7 @@ bool launched_by_mpi() {
 
 }  // namespace
 
-World::World(int& argc, char**& argv) {
+World::World(int& argc, char**& argv) : progress_(std::make_shared<Progress>()) {
     if (!launched_by_mpi()) {
         all_ = make_self_communicator();
         return;
@@ -184,7 +210,7 @@ World::World(int& argc, char**& argv) {
     MPI_Comm_rank(host, &local_rank_);
     MPI_Comm_size(host, &local_size_);
     MPI_Comm_free(&host);
-    all_ = std::make_unique<MpiCommunicator>(MPI_COMM_WORLD, false);
+    all_ = std::make_unique<MpiCommunicator>(MPI_COMM_WORLD, false, progress_);
     meeting_ = all_->split(0);
 }
 

@@ -34,12 +34,12 @@ Optimizer::Numbers Optimizer::numbers(std::int64_t update, double lr) const {
     return {lr, 1 - std::pow(config_.beta1, t), 1 - std::pow(config_.beta2, t)};
 }
 
-void Optimizer::step(Stream& stream, const Tensor& gradient) {
+void Optimizer::step(Stream& stream, const Tensor& gradient, const ConstTensor& losses, std::int64_t skips_allowed) {
     OptimizerShard shard = sums_.shard(state_);
     shard.gradient = gradient;
     gradient_sums(stream, shard, sums_.own());
     sums_.join(stream);
-    judge_gradient(stream, {.groups = sums_.totals(), .control = control_, .max_norm = config_.max_gradient_norm});
+    judge_gradient(stream, {.groups = sums_.totals(), .control = control_, .max_norm = config_.max_gradient_norm, .losses = losses, .skips_allowed = skips_allowed});
     if (config_.name == "adafactor") return step_adafactor(stream, shard);
     const MomentRule rule{.beta1 = config_.beta1, .beta2 = config_.beta2, .epsilon = config_.epsilon, .decay = config_.weight_decay};
     const Tensor rates = rates_.tensor({sums_.group_count()}, Dtype::f64);

@@ -39,8 +39,11 @@ public:
     Numbers numbers(std::int64_t update, double lr) const;
     /// [control_slots] f64: the caller puts the Numbers in front before `step`, and reads the rest when the stream is done.
     const Tensor& control() const { return control_; }
-    /// `gradient` [shard]. When it is not finite nothing is applied, and control() names the first tensor's group.
-    void step(Stream& stream, const Tensor& gradient);
+    /// Sums of squares of all tensors, [G, 3] f64 (kernels/optimizer.hpp), as the last step left them.
+    ConstTensor groups() const { return sums_.totals(); }
+    /// `gradient` [shard]. When it or one of `losses` ([n] f64, the same on all ranks, or absent) is not finite nothing is applied, and
+    /// control() names the tensor's group; after more than `skips_allowed` such updates in a row no later one is applied either.
+    void step(Stream& stream, const Tensor& gradient, const ConstTensor& losses = {}, std::int64_t skips_allowed = 0);
 
 private:
     void step_adafactor(Stream& stream, const OptimizerShard& shard);

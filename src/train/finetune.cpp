@@ -123,7 +123,7 @@ Finetuning::Finetuning(const Subject& subject, Ranks& ranks, const fs::path& fol
                                                                   .graphs = in.parallel.graphs, .max_length = subject.data.task.file.max_length,
                                                                   .seed = static_cast<std::uint64_t>(seed)},
                                             std::vector<EncoderModel::Head>{{subject.data.task, subject.data.choices}});
-    trainer_ = std::make_unique<Trainer>(*model_, grid_, in.optimizer, TrainerOptions{.lanes = static_cast<int>(in.batch.lanes)});
+    trainer_ = std::make_unique<Trainer>(*model_, grid_, in.optimizer, TrainerOptions{.lanes = static_cast<int>(in.batch.lanes), .skips_allowed = in.skips_allowed});
     json::value whole = json::write(in);
     // What `predict` needs to know of the task, without its data.
     whole.as_object()["task_file"] = json::write(subject.data.task.file);
@@ -133,7 +133,7 @@ Finetuning::Finetuning(const Subject& subject, Ranks& ranks, const fs::path& fol
     open({.command = "finetune", .input = in, .whole = whole, .place = subject.place, .steps = in.epochs * steps_of_epoch_, .eval_every = steps_of_epoch_,
           .identity = subject.identity(lr, seed), .vocab = subject.vocab_text, .samples_of_update = in.batch.sequences},
          false, in.checkpoint);
-    dump_ = std::make_unique<ReplayDump>(in.dump_batches > 0 && first() == 0 ? (folder / "replay.h5").string() : "", grid_, model_->stream(), model_->state());
+    dump_ = std::make_unique<ReplayDump>(in.dump_batches > 0 && first() == 0 && in.replay == 0 ? (folder / "replay.h5").string() : "", grid_, model_->stream(), model_->state());
     dump_->name_task(subject.data.task);
     if (!dump_->is_open()) return;
     const tasks::Prepared& dev = subject.part(tasks::Split::dev);

@@ -114,7 +114,7 @@ Multitask::Multitask(MultitaskInput input, const json::Place& place, Ranks& rank
     trainer_ = std::make_unique<Trainer>(*model_, grid_, in_.optimizer,
                                          TrainerOptions{.lanes = static_cast<int>(in_.batch.lanes), .micro_steps = static_cast<int>(in_.mix.micro_steps),
                                                         .normalise = normalise_of(in_.mix.normalise, place.at("mix.normalise")), .min_norm = in_.mix.min_norm,
-                                                        .cosine_every = in_.mix.cosine_every});
+                                                        .skips_allowed = in_.skips_allowed, .cosine_every = in_.mix.cosine_every});
     make_sources();
     identity_ = identity();
     open({.command = "multitask", .input = in_, .whole = json::write(in_), .place = place, .steps = in_.steps, .eval_every = in_.eval_every,

@@ -96,7 +96,7 @@ Pretraining::Pretraining(PretrainInput input, const json::Place& place, Ranks& r
     const Dtype dtype = resolve_dtype(in_.dtype, place);
     model_ = std::make_unique<EncoderModel>(config_, grid_, EncoderModel::Options{.device = ranks.device, .dtype = dtype, .training = true,
                                                                     .graphs = in_.parallel.graphs, .max_length = in_.batch.max_length, .seed = stream_.seed});
-    trainer_ = std::make_unique<Trainer>(*model_, grid_, in_.optimizer, TrainerOptions{.lanes = stream_.lanes});
+    trainer_ = std::make_unique<Trainer>(*model_, grid_, in_.optimizer, TrainerOptions{.lanes = stream_.lanes, .skips_allowed = in_.skips_allowed});
     open({.command = "pretrain",
           .input = in_,
           .whole = json::write(in_),
@@ -107,7 +107,7 @@ Pretraining::Pretraining(PretrainInput input, const json::Place& place, Ranks& r
           .vocab = read_file(in_.vocab),
           .samples_of_update = in_.batch.sequences},
          restart, in_.checkpoint);
-    dump_ = std::make_unique<ReplayDump>(in_.dump_batches > 0 && first() == 0 ? (folder() / "replay.h5").string() : "", grid_, model_->stream(), model_->state());
+    dump_ = std::make_unique<ReplayDump>(in_.dump_batches > 0 && first() == 0 && in_.replay == 0 ? (folder() / "replay.h5").string() : "", grid_, model_->stream(), model_->state());
 }
 
 void Pretraining::declare(Results& results) {

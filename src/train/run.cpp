@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <ctime>
 #include <unistd.h>
 
 namespace rf {
@@ -33,6 +34,31 @@ const std::vector<Column> train_columns = {
     {"flops_per_second", "FLOP/s", "model FLOPs over wall time, all ranks"},
     {"input_wait", "s", "time the update waited for its batch on rank 0"},
 };
+
+const std::vector<Column> event_columns = {
+    {"step", "updates", "number of the update"},
+    {"kind", "1", "1: skipped, since loss or gradient were not finite; 2: a loss that stands out"},
+    {"loss", "nats", "of the update"},
+    {"first_sample", "1", "number of its first sample; `replay` works on the update once more"},
+    {"samples", "1", "how many samples it has"},
+};
+
+const std::vector<Column> rank_columns = {
+    {"step", "updates", "updates done"},
+    {"rank", "1", "rank of the world"},
+    {"updates", "1", "updates that the figures are of"},
+    {"seconds_p50", "s", "median wall time of an update"},
+    {"seconds_p90", "s", "ninth decile"},
+    {"seconds_max", "s", "longest"},
+    {"own_p50", "s", "median of the wall time less the time spent in collectives on host memory: what the rank itself needs"},
+};
+
+/// The element at this share of the sorted list.
+double quantile(std::vector<double> list, double share) {
+    const auto at = list.begin() + static_cast<std::ptrdiff_t>(std::min(list.size() - 1, static_cast<std::size_t>(share * static_cast<double>(list.size()))));
+    std::nth_element(list.begin(), at, list.end());
+    return *at;
+}
 }  // namespace
 
 void RunInput::check(const json::Place& place) const {
@@ -44,6 +70,11 @@ void RunInput::check(const json::Place& place) const {
     require(checkpoint_every >= 1, "checkpoint_every", "expected at least 1, found ", checkpoint_every);
     require(keep >= 1, "keep", "expected at least 1, found ", keep);
     require(time_limit >= 0, "time_limit", "expected 0 (none) or seconds, found ", time_limit);
+    require(skips_allowed >= 0, "skips_allowed", "expected at least 0, found ", skips_allowed);
+    require(self_check_every >= 0, "self_check_every", "expected 0 (never) or a number of updates, found ", self_check_every);
+    require(replay >= 0, "replay", "expected 0 (off) or the number of an update, found ", replay);
+    require(watchdog.seconds >= 0, "watchdog.seconds", "expected 0 (off) or seconds, found ", watchdog.seconds);
+    require(watchdog.factor >= 1, "watchdog.factor", "expected at least 1, found ", watchdog.factor);
     optimizer.check(place.at("optimizer"));
 }
 
@@ -57,7 +88,7 @@ std::string share_cores(const World& world, std::int64_t threads) {
 }
 
 Ranks::Ranks(World& world, const ParallelInput& parallel, const std::string& wanted, std::string shared)
-    : start(seconds()), cores(std::move(shared)), device(choose_device(world, wanted)), grid(world.communicator(), parallel.tensor) {}
+    : start(seconds()), cores(std::move(shared)), device(choose_device(world, wanted)), progress(world.progress()), grid(world.communicator(), parallel.tensor) {}
 
 std::string difference(const json::value& there, const json::value& here, const std::string& path) {
     if (there == here) return {};
@@ -86,11 +117,11 @@ void Run::open(Setup setup, bool restart, const std::string& given) {
     folder_ = setup_.input.output;
     model_->initialise();
     // Before anything is written: these weights may not fit.
-    if (const bool anew = restart || checkpoint_steps(folder_ / "checkpoints").empty(); anew && !given.empty()) {
+    if (const bool anew = restart || kept_steps().empty(); anew && !given.empty()) {
         model_->load(find_checkpoint(given, message(setup_.place.at("checkpoint"), ":")), true);
         model_->clear_moments();  // a new run has moments and a schedule of its own
     }
-    open_output(restart);
+    if (setup_.input.replay == 0) open_output(restart);
     writer_ = std::make_unique<CheckpointWriter>(folder_ / "checkpoints", grid_, model_->layout(), setup_.input.keep);
     resume();
 }
@@ -118,10 +149,16 @@ void Run::open_output(bool restart) {
     if (grid_.world.rank() == 0) log::set_file(folder_ / "log.txt");
 }
 
+std::vector<std::int64_t> Run::kept_steps() const {
+    std::vector<std::int64_t> steps = checkpoint_steps(folder_ / "checkpoints");
+    if (const std::int64_t update = setup_.input.replay; update > 0) std::erase_if(steps, [update](std::int64_t step) { return step >= update; });
+    return steps;
+}
+
 std::optional<fs::path> Run::newest_checkpoint() {
     const fs::path checkpoints = folder_ / "checkpoints";
     std::vector<std::int64_t> steps;
-    if (grid_.world.rank() == 0) steps = checkpoint_steps(checkpoints);
+    if (grid_.world.rank() == 0) steps = kept_steps();
     std::int64_t count = static_cast<std::int64_t>(steps.size());
     Stream host;
     grid_.world.broadcast(host, {&count, {8}, Dtype::u8}, 0);
@@ -150,7 +187,7 @@ void Run::resume() {
         if (!model_->load(*found, true)) fail(found->string(), ": has no optimizer state to continue from");
         first_ = meta.step;
     }
-    if (grid_.world.rank() == 0) {
+    if (grid_.world.rank() == 0 && setup_.input.replay == 0) {
         write_run_json();
         results_ = std::make_unique<Results>(folder_, first_);
         results_->set_meta("model", json::write(config_));
@@ -160,6 +197,8 @@ void Run::resume() {
         results_->set_meta("parameters", model_->layout().parameter_count());
         results_->set_meta("dtype", boost::json::string(std::string(name_of(model_->dtype()))));
         results_->declare("train", train_columns);
+        results_->declare("events", event_columns);
+        if (grid_.world.size() > 1) results_->declare("ranks", rank_columns);
         declare(*results_);
     }
     log::info("roformer ", program_version, " ", setup_.command, ": ", grid_.data->size(), " data x ", grid_.tensor->size(), " tensor ranks, ", ranks_.cores, "; ",
@@ -191,9 +230,12 @@ void Run::settle(int left, double waited) {
             if (results_) results_->flush(true);
             throw;
         }
-        const double now = seconds();
+        const double now = seconds(), inside = ranks_.progress.seconds_inside();
+        walls_.push_back(now - last_);
+        own_.push_back(now - last_ - (inside - last_inside_));
+        watchdog_->note_update(now - last_);
         report(stats, now - last_, waited);
-        last_ = now;
+        last_ = now, last_inside_ = inside;
     }
 }
 
@@ -205,6 +247,7 @@ void Run::report(const UpdateStats& stats, double wall, double waited) {
                                static_cast<double>(stats.targets), static_cast<double>(stats.tokens), wall, static_cast<double>(stats.tokens) / wall,
                                stats.flops / wall, waited});
     record(stats);
+    note_events(stats);
     const bool due = step % setup_.input.log_every == 0 || step == steps || step == first_ + 1;
     if (!due && !log::is_terminal()) return;
     char text[256];
@@ -213,6 +256,92 @@ void Run::report(const UpdateStats& stats, double wall, double waited) {
                   static_cast<double>(stats.tokens) / wall, stats.flops / wall * 1e-9, duration(rate_ * static_cast<double>(steps - step)).c_str());
     if (log::is_terminal() && step != steps) log::live(text);
     else log::info(text);
+}
+
+void Run::note_events(const UpdateStats& stats) {
+    enum Kind { skipped = 1, spike = 2 };
+    const bool left_out = !stats.not_finite.empty();
+    const std::string remark = left_out ? std::string() : spikes_.look_at(stats.loss);
+    if (!left_out && remark.empty()) return;
+    const std::int64_t samples = setup_.samples_of_update, first = (stats.update - 1) * samples;
+    results_->append("events", {static_cast<double>(stats.update), left_out ? double{skipped} : double{spike}, stats.loss, static_cast<double>(first), static_cast<double>(samples)});
+    const std::string which = message("update ", stats.update, " (samples ", first, " to ", first + samples - 1, "; replay=", stats.update, " works on it again)");
+    if (left_out) log::warning(which, " is left out: ", stats.not_finite);
+    else log::info("note: ", which, ": ", remark);
+}
+
+std::vector<std::string> Run::places() const {
+    constexpr std::int64_t room = 80;
+    std::string host(65, '\0');
+    gethostname(host.data(), host.size() - 1);
+    std::string mine = message(host.c_str(), ", process ", getpid());
+    mine.resize(room, '\0');
+    std::string all(static_cast<std::size_t>(room * grid_.world.size()), '\0');
+    Stream stream;
+    grid_.world.all_gather(stream, {mine.data(), {room}, Dtype::u8}, {all.data(), {room * grid_.world.size()}, Dtype::u8});
+    std::vector<std::string> result;
+    for (int r = 0; r < grid_.world.size(); ++r) result.emplace_back(all.c_str() + r * room);
+    return result;
+}
+
+void Run::compare_ranks(std::int64_t step) {
+    constexpr double slow = 1.25;
+    const auto ranks = static_cast<std::size_t>(grid_.world.size());
+    if (ranks == 1 || walls_.empty()) return;
+    const double mine[4] = {quantile(walls_, 0.5), quantile(walls_, 0.9), quantile(walls_, 1), quantile(own_, 0.5)};
+    std::vector<double> all(ranks * 4), own;
+    Stream stream;
+    grid_.world.all_gather(stream, {mine, {4}, Dtype::f64}, {all.data(), {static_cast<std::int64_t>(all.size())}, Dtype::f64});
+    for (std::size_t r = 0; r < ranks; ++r) {
+        const double* row = all.data() + r * 4;
+        own.push_back(row[3]);
+        if (results_) results_->append("ranks", {static_cast<double>(step), static_cast<double>(r), static_cast<double>(walls_.size()), row[0], row[1], row[2], row[3]});
+    }
+    const double usual = quantile(own, 0.5);
+    const auto slowest = std::max_element(own.begin(), own.end());
+    if (*slowest > slow * usual && *slowest > usual + 0.001) {
+        char text[120];
+        std::snprintf(text, sizeof text, "works %.3f s on an update, the ranks' median is %.3f s: all wait for it", *slowest, usual);
+        const auto rank = static_cast<std::size_t>(slowest - own.begin());
+        log::info("note: rank ", rank, " (", places_[rank], ") ", text);
+    }
+    walls_.clear();
+    own_.clear();
+}
+
+void Run::self_check(std::int64_t step, const std::vector<MicroStep>& work) {
+    std::string trouble = trainer_->find_faults(work.front().front(), alpha_at(step));
+    if (!trouble.empty()) trouble = message("self-check before update ", step, ": rank ", grid_.world.rank(), " (", places_[static_cast<std::size_t>(grid_.world.rank())], ") ", trouble);
+    const std::vector<std::int64_t> troubled = grid_.world.gather(!trouble.empty());
+    const auto first = std::find(troubled.begin(), troubled.end(), 1);
+    if (first == troubled.end()) return;
+    grid_.world.broadcast(trouble, static_cast<int>(first - troubled.begin()));
+    fail(trouble);
+}
+
+int Run::replay() {
+    const std::int64_t update = setup_.input.replay;
+    log::info("replay of update ", update, " from the state after ", first_, "; nothing is written");
+    for (std::int64_t step = first_ + 1; step <= update; ++step) {
+        trainer_->launch(steps_of(step), step, lr_at(step), alpha_at(step));
+        try {
+            const UpdateStats stats = trainer_->wait();
+            char text[120];
+            std::snprintf(text, sizeof text, "update %lld: loss %.9g, |g| %.9g, %lld tokens", static_cast<long long>(step), stats.loss, stats.gradient_norm,
+                          static_cast<long long>(stats.tokens));
+            log::info(text, stats.not_finite.empty() ? "" : "; left out: ", stats.not_finite);
+        } catch (const NotFinite& e) {
+            if (step < update) throw;
+            log::info(e.what());
+        }
+    }
+    log::info("samples ", (update - 1) * setup_.samples_of_update, " to ", update * setup_.samples_of_update - 1, "; norms of the gradient, tensor by tensor:");
+    for (const auto& [name, norm] : trainer_->gradient_norms()) {
+        char text[40];
+        std::snprintf(text, sizeof text, "%12.5g  ", norm);
+        log::info(text, name);
+    }
+    return 0;
 }
 
 void Run::checkpoint(std::int64_t step) {
@@ -237,6 +366,7 @@ bool Run::agree_to_stop() {
 }
 
 int Run::go() {
+    if (setup_.input.replay > 0) return replay();
     const std::int64_t steps = setup_.steps;
     if (first_ >= steps || is_over(first_)) {
         if (first_ == 0) {
@@ -247,14 +377,24 @@ int Run::go() {
         log::info("done: ", setup_.input.output, " is at step ", first_, " of ", steps);
         return 0;
     }
+    places_ = places();
+    std::string run = message(std::time(nullptr));
+    grid_.world.broadcast(run, 0);
+    watchdog_ = std::make_unique<Watchdog>(setup_.input.watchdog, folder_ / "watchdog", run, grid_.world.rank(), places_, ranks_.progress);
+    watchdog_->begin("the evaluation before the first update");
     if (first_ == 0) evaluate(0);
     watch_signals();
     Prefetcher<std::vector<MicroStep>> prefetch([this](std::int64_t n) { return steps_of(n); }, first_ + 1);
     std::int64_t done = first_;
     for (std::int64_t step = first_ + 1; step <= steps; ++step) {
         const double before = prefetch.waited();
-        if (trainer_->in_flight() == 0) last_ = seconds();
+        watchdog_->begin_update(step);
+        if (trainer_->in_flight() == 0) last_ = seconds(), last_inside_ = ranks_.progress.seconds_inside();
         std::vector<MicroStep> work = prefetch.next();
+        if (const std::int64_t every = setup_.input.self_check_every; every > 0 && step % every == 0) {
+            settle(0, 0);
+            self_check(step, work);
+        }
         const bool seen = wants(step);
         const std::vector<MicroStep> copy = seen ? work : std::vector<MicroStep>();
         trainer_->launch(std::move(work), step, lr_at(step), alpha_at(step));
@@ -267,9 +407,16 @@ int Run::go() {
             log::info("first update after ", std::round((seconds() - start_) * 10) / 10, " s; memory of rank 0: weights and optimizer ",
                       model_->state().bytes() >> 20, " MiB, gradients ", trainer_->gradient_bytes() >> 20, " MiB, activations ",
                       model_->arena().peak_bytes() >> 20, " MiB");
-        if (judge) evaluate(step);
+        if (judge) {
+            watchdog_->begin(message("the evaluation after update ", step));
+            evaluate(step);
+        }
         const bool over = !last && is_over(step);
-        if (save || over || protected_ == step) checkpoint(step);
+        if (save || over || protected_ == step) {
+            watchdog_->begin(message("the checkpoint of update ", step));
+            compare_ranks(step);
+            checkpoint(step);
+        }
         if (results_ && writer_->local_state() != CheckpointWriter::State::busy) results_->flush(false);
         if (over) break;
         if (stop && step < steps) {
@@ -279,6 +426,7 @@ int Run::go() {
             return 75;
         }
     }
+    watchdog_->begin("the last checkpoint");
     writer_->finish();
     if (results_) results_->flush(true);
     log::info("done: step ", done, " in ", duration(seconds() - start_), ", results in ", (folder_ / "results.h5").string());

@@ -5,7 +5,9 @@
 #include "model/config.hpp"
 #include "optim/schedule.hpp"
 #include "train/results.hpp"
+#include "train/spike_watch.hpp"
 #include "train/trainer.hpp"
+#include "train/watchdog.hpp"
 
 #include <boost/describe.hpp>
 
@@ -45,10 +47,14 @@ struct RunInput {
     std::int64_t checkpoint_every = 1000;
     std::int64_t keep = 3;          ///< newest checkpoints that stay
     double time_limit = 0;          ///< seconds; 0: none
+    std::int64_t skips_allowed = 3; ///< updates in a row that are left out because loss or gradient are not finite; one more stops the run
+    std::int64_t self_check_every = 0;  ///< updates between those before which a lane is worked on twice and the weights of all data ranks are compared; 0: never
+    std::int64_t replay = 0;        ///< update to work on once more, from the newest checkpoint before it, and to describe; nothing is written
+    WatchdogInput watchdog;
 
     void check(const json::Place& place) const;
 };
-BOOST_DESCRIBE_STRUCT(RunInput, (), (output, seed, device, dtype, parallel, optimizer, schedule, log_every, checkpoint_every, keep, time_limit))
+BOOST_DESCRIBE_STRUCT(RunInput, (), (output, seed, device, dtype, parallel, optimizer, schedule, log_every, checkpoint_every, keep, time_limit, skips_allowed, self_check_every, replay, watchdog))
 
 /// Threads of this rank by default, set; returns the sentence that says what was taken.
 std::string share_cores(const World& world, std::int64_t threads);
@@ -60,6 +66,7 @@ struct Ranks {
     double start;       ///< when the command began, on the steady clock: time limits are of the whole command
     std::string cores;  ///< for the log
     Device device;      ///< chosen before the ranks are split into groups
+    const Progress& progress;  ///< of this rank in collectives
     ParallelGrid grid;
 
 private:
@@ -136,10 +143,20 @@ private:
     void resume();
     /// The newest whole checkpoint, if there is any.
     std::optional<std::filesystem::path> newest_checkpoint();
+    /// Of the checkpoints in the folder; of a replay those before its update. Newest first.
+    std::vector<std::int64_t> kept_steps() const;
     void write_run_json() const;
     /// Waits for updates until at most `left` are under way, and reports each.
     void settle(int left, double waited);
     void report(const UpdateStats& stats, double wall, double waited);
+    /// Warnings and rows of /events for an update that was skipped or whose loss stands out; rank 0 alone.
+    void note_events(const UpdateStats& stats);
+    /// Where each rank runs: "host, process number".
+    std::vector<std::string> places() const;
+    /// How long updates take each rank, and how much of that it works itself: rows of /ranks since the last call. Collective.
+    void compare_ranks(std::int64_t step);
+    void self_check(std::int64_t step, const std::vector<MicroStep>& work);
+    int replay();
     void checkpoint(std::int64_t step);
     /// True on all ranks when any of them has been told to stop; also moves a finished checkpoint on.
     bool agree_to_stop();
@@ -153,6 +170,11 @@ private:
     std::int64_t protected_ = -1;
     double rate_ = 0;         ///< smoothed seconds per update, for the ETA
     double last_ = 0;         ///< when the last update was done
+    double last_inside_ = 0;  ///< seconds in collectives until then
+    std::vector<std::string> places_;  ///< of each rank
+    std::unique_ptr<Watchdog> watchdog_;
+    SpikeWatch spikes_;
+    std::vector<double> walls_, own_;  ///< of the updates since the ranks were compared: seconds, and what of them was not spent in collectives
 };
 
 }  // namespace rf

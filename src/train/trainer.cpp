@@ -1,5 +1,6 @@
 #include "train/trainer.hpp"
 
+#include "io/files.hpp"
 #include "kernels/elementwise.hpp"
 
 #include <algorithm>
@@ -194,7 +195,7 @@ void Trainer::launch(std::vector<MicroStep> steps, std::int64_t update, double l
     const Tensor gradient = plain() ? gradient_of(pending, 0) : mix(pending);
     grid_.data->all_reduce(stream, all, ReduceOp::sum);
     const double reduced = phase_end();
-    optimizer_.step(stream, gradient);
+    optimizer_.step(stream, gradient, all, options_.skips_allowed);
     const double optimized = phase_end();
     model_.state().publish_weights(stream, *grid_.data);
     const Buffer& result = results_[pending.slot];
@@ -232,15 +233,24 @@ UpdateStats Trainer::wait() {
         stats.accuracy += step.accuracy / options_.micro_steps;
     }
     stats.gradient_norm = control[control_gradient_norm];
-    if (std::isfinite(stats.loss) && control[control_apply] != 0) return stats;
+    if (control[control_apply] != 0) return stats;
+    const bool over = control[control_skipped] > static_cast<double>(options_.skips_allowed);
+    stats.not_finite = describe_not_finite(pending, stats.loss, control, over || in_flight() == 0);
+    if (!over) return stats;
+    throw NotFinite(message("update ", stats.update, " is not finite: ", stats.not_finite, "; nothing of it was applied",
+                            options_.skips_allowed > 0 ? message(", nor of the ", options_.skips_allowed, " before it (skips_allowed)") : "",
+                            " (lower optimizer.lr or lengthen the warm-up)"));
+}
+
+std::string Trainer::describe_not_finite(const Pending& update, double loss, const double* control, bool alone) {
     const auto group = static_cast<std::int32_t>(control[control_not_finite]);
-    const std::string tensor = group < 0 ? "no tensor" : model_.layout().group_name(group);
-    const int at = find_not_finite(pending), lane = at % options_.lanes;
-    const std::string task = options_.micro_steps > 1 && at < options_.micro_steps * options_.lanes ? message("micro-step ", at / options_.lanes, ", ") : "";
-    throw NotFinite(message("update ", stats.update, " is not finite: loss ", stats.loss, ", gradient of ", tensor,
-                            at < options_.micro_steps * options_.lanes ? message(" (", task, "lane ", lane, ", on rank ", lane / lane_count() * grid_.tensor->size(), ")")
-                                                                       : " (only the sum over all lanes and ranks)",
-                            control[control_apply] == 0 ? "; nothing of it was applied" : "", " (lower optimizer.lr or lengthen the warm-up)"));
+    const std::string what = message("loss ", loss, ", gradient of ", group < 0 ? "no tensor" : model_.layout().group_name(group));
+    // An update on its way has other weights by now.
+    if (!alone) return what;
+    const int at = find_not_finite(update), lane = at % options_.lanes;
+    if (at == options_.micro_steps * options_.lanes) return what + " (only the sum over all lanes and ranks)";
+    const std::string task = options_.micro_steps > 1 ? message("micro-step ", at / options_.lanes, ", ") : "";
+    return message(what, " (", task, "lane ", lane, ", on rank ", lane / lane_count() * grid_.tensor->size(), ")");
 }
 
 UpdateStats Trainer::update(const std::vector<PackedBatch>& batches, std::int64_t update, double lr, double alpha) {
@@ -248,8 +258,48 @@ UpdateStats Trainer::update(const std::vector<PackedBatch>& batches, std::int64_
     return wait();
 }
 
+std::vector<std::pair<std::string, double>> Trainer::gradient_norms() {
+    const ConstTensor groups = optimizer_.groups();
+    std::vector<double> rows(static_cast<std::size_t>(groups.count()));
+    download(model_.stream(), groups, rows.data());
+    std::vector<std::pair<std::string, double>> result;
+    for (std::int64_t g = 0; g < groups.shape[0]; ++g)
+        result.emplace_back(model_.layout().group_name(static_cast<std::int32_t>(g)), std::sqrt(rows[static_cast<std::size_t>(g * sum_columns + gradient_sum)]));
+    return result;
+}
+
+std::string Trainer::find_faults(const tasks::LaneBatch& lane, double alpha) {
+    RF_REQUIRE(in_flight() == 0, "an update is under way");
+    Stream& stream = model_.stream();
+    const Dtype wide = accumulator_of(model_.dtype());
+    const std::int64_t n = model_.state().padded_size();
+    const Buffer scratch(n * size_of(wide), stream.device());
+    const Tensor gradient = scratch.tensor({n}, wide);
+    const auto digest_of = [&](const ConstTensor& t) {
+        std::vector<char> host(static_cast<std::size_t>(t.bytes()));
+        download(stream, t, host.data());
+        return digest(host.data(), t.bytes());
+    };
+    const auto worked_on = [&] {
+        fill_zero(stream, gradient);
+        fill_zero(stream, lane_sums_.tensor({2}, Dtype::f64));
+        model_.forward_backward(lane, alpha, 1.0, gradient, lane_sums_.tensor({2}, Dtype::f64));
+        return digest_of(gradient);
+    };
+    const bool repeats = worked_on() == worked_on();
+    const std::string weights = digest_of(model_.state().weights().flat());
+    // The first sixty bits are enough to tell ranks apart.
+    const std::vector<std::int64_t> all = grid_.data->gather(std::stoll(weights.substr(0, 15), nullptr, 16));
+    const std::int64_t mine = all[static_cast<std::size_t>(grid_.data->rank())];
+    const auto like = std::count(all.begin(), all.end(), mine);
+    const bool minority = std::any_of(all.begin(), all.end(), [&](std::int64_t other) { return other != mine && std::count(all.begin(), all.end(), other) >= like; });
+    if (!repeats) return "worked on a lane twice and found other bits: its memory or processor cannot be trusted";
+    if (minority) return message("holds other weights than ", std::ssize(all) - like, " of ", all.size(), " data ranks: its memory or processor cannot be trusted");
+    return {};
+}
+
 int Trainer::find_not_finite(const Pending& update) {
-    // Once a run at most, so the lanes are simply worked on again: the same weights and bits, dropout included.
+    // Seldom, so the lanes are simply worked on again: the same weights and bits, dropout included.
     Stream& stream = model_.stream();
     const Dtype wide = accumulator_of(model_.dtype());
     const std::int64_t n = model_.state().padded_size();

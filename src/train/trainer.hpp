@@ -30,10 +30,11 @@ struct UpdateStats {
     std::int64_t targets = 0;  ///< what the losses were counted over
     std::int64_t tokens = 0;   ///< real tokens, [CLS] and [SEP] included
     double flops = 0;          ///< model FLOPs of the update over all ranks
+    std::string not_finite;    ///< why it was skipped (tensor, lane, rank), or empty: it was applied
     std::vector<StepStats> steps;
 };
 
-/// What an update or an evaluation met that must stop a run: step, rank and tensor are in the message.
+/// Loss or gradient were not finite once more than a run may skip: step, rank and tensor are in the message.
 class NotFinite : public Error {
     using Error::Error;
 };
@@ -46,6 +47,7 @@ struct TrainerOptions {
     int micro_steps = 1;  ///< of an update, each of one head
     Normalise normalise = Normalise::none;
     bool min_norm = false;  ///< weights of least norm (optim/gradient_mix.hpp) in place of equal ones
+    std::int64_t skips_allowed = 0;  ///< updates in a row whose loss or gradient is not finite and that are left out
     std::int64_t cosine_every = 0;  ///< updates between those whose cosines are measured; 0: none. They cost micro_steps² passes over a shard
 };
 
@@ -64,9 +66,15 @@ public:
     int in_flight() const { return static_cast<int>(pending_.size()); }
     /// How many of them keep the device busy while the host prepares the next one: 0 on the CPU, 1 on a GPU.
     int depth() const { return model_.stream().device() == Device::cpu ? 0 : 1; }
-    /// The oldest update's numbers. Collective. Throws NotFinite where loss or gradient were not finite; that update (and
-    /// none after it) was not applied.
+    /// The oldest update's numbers. Collective. Where loss or gradient were not finite nothing was applied, on any rank, and
+    /// `not_finite` says what was met; after more than `skips_allowed` of these in a row it throws NotFinite, and nothing after
+    /// them was applied either.
     UpdateStats wait();
+    /// The last update's |gradient| of every tensor (before clipping), in layout order. Only when nothing is in flight.
+    std::vector<std::pair<std::string, double>> gradient_norms();
+    /// Works on a lane of this rank twice and compares the bits, and the weights with those of the other data ranks; says what differs,
+    /// or nothing. Then memory or a processor cannot be trusted. Collective; changes nothing.
+    std::string find_faults(const tasks::LaneBatch& lane, double alpha);
     /// launch and wait.
     UpdateStats update(const std::vector<PackedBatch>& batches, std::int64_t update, double lr, double alpha);
 
@@ -106,6 +114,7 @@ private:
     /// The first lane, counted over all micro-steps, whose gradient alone is not finite, or the number of all when only their sum is not.
     /// Collective.
     int find_not_finite(const Pending& update);
+    std::string describe_not_finite(const Pending& update, double loss, const double* control, bool alone);
     double phase_end();
     bool overlaps() const;
 

@@ -53,7 +53,7 @@ void check_case(const Run& k) {
                                   .segments = segments.on(stream)};
         };
         const Twin sums(s, {n, 3}, Dtype::f64, 3), groups(s, {3, 3}, Dtype::f64, 4), rates(s, {3}, Dtype::f64, 5);
-        const Twin control(s, {control_slots}, Dtype::f64, [&](std::int64_t i) { return i == control_lr ? 0.01 : i == control_stopped ? 0 : k.correction; });
+        const Twin control(s, {control_slots}, Dtype::f64, [&](std::int64_t i) { return i == control_lr ? 0.01 : i == control_skipped ? 0 : k.correction; });
         const std::int32_t first[] = {0, 3, 4, 5};
         const Twin begin(s, {4}, Dtype::i32, [&](std::int64_t i) { return first[i]; }), counted(s, {3}, Dtype::u8, [](std::int64_t) { return 1; });
         const MomentRule rule;

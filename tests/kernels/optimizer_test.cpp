@@ -42,7 +42,7 @@ struct Numbers {
     DeviceTensor put(const DeviceCase& on) const {
         std::vector<double> control(control_slots, NAN);  // norm and group are read by nothing here
         control[control_lr] = lr, control[control_correction1] = correction1, control[control_correction2] = correction2;
-        control[control_gradient_factor] = factor, control[control_apply] = apply, control[control_stopped] = 0;
+        control[control_gradient_factor] = factor, control[control_apply] = apply, control[control_skipped] = 0;
         return to_device(on.device, {control_slots}, Dtype::f64, control);
     }
 };
@@ -273,30 +273,62 @@ BOOST_AUTO_TEST_CASE(a_gradient_is_judged_by_its_global_norm) {
             return std::vector<double>(all.begin() + 3, all.end());
         };
         const double inf = std::numeric_limits<double>::infinity();
-        // Norm, factor, apply, first group that is not finite, stopped. Only the gradient's column counts.
+        // Norm, factor, apply, last group that is not finite, skipped. Only the gradient's column counts.
         const std::vector<double> fine{inf, inf, 9, inf, inf, 16};
         BOOST_TEST((judge(fine, 0) == std::vector<double>{5, 1, 1, -1, 0}));
         BOOST_TEST((judge(fine, 5) == std::vector<double>{5, 1, 1, -1, 0}));  // at the limit its bits stay
         BOOST_TEST((judge(fine, 2.5) == std::vector<double>{5, 0.5, 1, -1, 0}));
         for (const double bad : {inf, double{NAN}}) {
-            const std::vector<double> one = judge({0, 0, 9, 0, 0, bad, 0, 0, bad}, 1);
+            const std::vector<double> one = judge({0, 0, 9, 0, 0, bad, 0, 0, bad, 0, 0, 1}, 1);
             BOOST_TEST(one[2] == 0);
-            BOOST_TEST(one[3] == 1);
+            BOOST_TEST(one[3] == 2);
             BOOST_TEST(one[4] == 1);
         }
     }
 }
 
-BOOST_AUTO_TEST_CASE(after_a_gradient_that_is_not_finite_nothing_is_applied_any_more) {
+BOOST_AUTO_TEST_CASE(after_more_skips_in_a_row_than_allowed_nothing_is_applied_any_more) {
     for (const DeviceCase& on : state_cases()) {
         const DeviceTensor bad = table(on, {0, 0, std::numeric_limits<double>::quiet_NaN()}), fine = table(on, {0, 0, 4});
-        const DeviceTensor control = Numbers{.lr = 0.25}.put(on);
-        judge_gradient(on.stream(), {.groups = bad, .control = control});
-        judge_gradient(on.stream(), {.groups = fine, .control = control});
-        const std::vector<double> all = to_host(control);
-        BOOST_TEST(all[control_apply] == 0);
-        BOOST_TEST(all[control_not_finite] == -1);
-        BOOST_TEST(all[control_gradient_norm] == 2);
+        for (const std::int64_t allowed : {0, 2}) {
+            const DeviceTensor control = Numbers{.lr = 0.25}.put(on);
+            const auto judge = [&](const DeviceTensor& groups) {
+                judge_gradient(on.stream(), {.groups = groups, .control = control, .skips_allowed = allowed});
+                return to_host(control);
+            };
+            for (std::int64_t i = 1; i <= allowed; ++i) BOOST_TEST(judge(bad)[control_skipped] == static_cast<double>(i));
+            if (allowed > 0) {  // a finite one in between begins the count anew
+                const std::vector<double> applied = judge(fine);
+                BOOST_TEST(applied[control_apply] == 1);
+                BOOST_TEST(applied[control_skipped] == 0);
+            }
+            for (std::int64_t i = 0; i <= allowed; ++i) judge(bad);
+            const std::vector<double> all = judge(fine);
+            BOOST_TEST(all[control_apply] == 0);
+            BOOST_TEST(all[control_skipped] == static_cast<double>(allowed + 2));
+            BOOST_TEST(all[control_not_finite] == -1);
+            BOOST_TEST(all[control_gradient_norm] == 2);
+        }
+    }
+}
+
+BOOST_AUTO_TEST_CASE(an_update_is_skipped_for_a_loss_that_is_not_finite) {
+    for (const DeviceCase& on : state_cases()) {
+        const DeviceTensor fine = table(on, {0, 0, 4}), control = Numbers{.lr = 0.25}.put(on);
+        std::vector<double> losses(300, 1.5);  // more than a block has threads
+        const auto judge = [&](std::size_t at, double loss) {
+            losses[at] = loss;
+            const DeviceTensor given = doubles(on, {300}, losses);
+            judge_gradient(on.stream(), {.groups = fine, .control = control, .losses = given, .skips_allowed = 9});
+            losses[at] = 1.5;
+            return to_host(control)[control_apply];
+        };
+        BOOST_TEST(judge(0, 1) == 1);
+        for (const std::size_t at : {std::size_t{0}, std::size_t{77}, std::size_t{299}}) {
+            BOOST_TEST(judge(at, double{NAN}) == 0);
+            BOOST_TEST(judge(at, -std::numeric_limits<double>::infinity()) == 0);
+            BOOST_TEST(judge(at, 2) == 1);
+        }
     }
 }
 

@@ -175,11 +175,10 @@ def test_full_disk_keeps_the_checkpoint_before():
     try:
         run("pretrain", *tiny("small/run", steps=5, checkpoint_every=5))
         before = state("small/run")
-        with open("small/ballast", "wb") as file:
+        with open("small/ballast", "wb", buffering=0) as file:
             while True:
                 try:
-                    file.write(b"x" * 65536)
-                    file.flush()
+                    file.write(b"x" * 4096)
                 except OSError:
                     break
         text = refused("pretrain", *tiny("small/run", steps=10), code=1)

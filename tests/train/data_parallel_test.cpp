@@ -11,7 +11,9 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include <limits>
 #include <optional>
+#include <utility>
 
 using namespace rf;
 using namespace rf::test;
@@ -127,6 +129,77 @@ BOOST_AUTO_TEST_CASE(data_ranks_give_the_bits_of_one) {
                 if (bucket == 1) BOOST_TEST(all.shards.buckets() > 1);
             }
         }
+    }
+}
+
+namespace {
+
+/// Changes one weight in the memory of the last rank while it lives.
+class SpoiltWeight {
+public:
+    SpoiltWeight(EncoderModel& model, float value) : stream_(model.stream()), place_(model.state().weights().flat().part(0, {1})) {
+        if (ranks().rank() != ranks().size() - 1) return;
+        download(stream_, place_, &kept_);
+        put(value);
+        spoilt_ = true;
+    }
+    ~SpoiltWeight() {
+        if (spoilt_) put(kept_);
+    }
+
+private:
+    void put(float value) {
+        value_ = value;
+        copy(stream_, view(static_cast<const float*>(&value_), {1}), place_);
+        stream_.synchronise();
+    }
+    Stream& stream_;
+    Tensor place_;
+    float kept_ = 0, value_ = 0;
+    bool spoilt_ = false;
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(an_update_that_is_not_finite_on_one_rank_is_left_out_on_all) {
+    for (const Device device : devices) {
+        const auto masters = [&](bool with_spoilt) {
+            ParallelGrid grid(ranks(), 1);
+            EncoderModel model(config(), grid, {.device = device, .training = true, .bucket = 1, .max_length = 64, .seed = 3});
+            Trainer trainer(model, grid, OptimizerConfig{}, {.lanes = lane_total, .skips_allowed = 2});
+            model.initialise();
+            const auto work = [&] { return lanes_from(trainer.first_lane(), trainer.lane_count()); };
+            BOOST_TEST(trainer.update(work(), 1, 1e-2, 0.2).not_finite == "");
+            for (int round = 0; with_spoilt && round < 2; ++round) {
+                const SpoiltWeight spoilt(model, std::numeric_limits<float>::quiet_NaN());
+                const UpdateStats stats = trainer.update(work(), 2 + round, 1e-2, 0.2);
+                BOOST_TEST(stats.not_finite.find("gradient of") != std::string::npos, stats.not_finite);
+            }
+            BOOST_TEST(trainer.update(work(), 4, 1e-2, 0.2).not_finite == "");
+            return numbers(model.stream(), model.state().weights().flat());
+        };
+        BOOST_TEST((masters(true) == masters(false)), (device == Device::cpu ? "CPU" : "GPU"));
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_rank_with_other_weights_is_found) {
+    if (ranks().size() == 1) return;
+    for (const Device device : devices) {
+        ParallelGrid grid(ranks(), 1);
+        EncoderModel model(config(), grid, {.device = device, .training = true, .bucket = 1, .max_length = 64, .seed = 3});
+        Trainer trainer(model, grid, OptimizerConfig{}, {.lanes = lane_total});
+        model.initialise();
+        const tasks::LaneBatch lane(lane_batch(2));
+        BOOST_TEST(trainer.find_faults(lane, 0.5) == "");
+        std::string found;
+        {
+            const SpoiltWeight spoilt(model, 0.25F);
+            found = trainer.find_faults(lane, 0.5);
+        }
+        // Of two nobody can say which is wrong; of four the one that stands alone is.
+        const bool named = ranks().size() == 2 || ranks().rank() == ranks().size() - 1;
+        BOOST_TEST((found.find("other weights") != std::string::npos) == named, found);
+        BOOST_TEST(trainer.find_faults(lane, 0.5) == "");
     }
 }
 
