@@ -31,31 +31,50 @@ void finish(const Gemm& g, std::int64_t row, std::int64_t rows, std::int64_t col
     }
 }
 
-/// Length of the parts that an axis of n is cut into: about `wanted`, even, a multiple of 16. A function of n alone.
-std::int64_t part_length(std::int64_t n, std::int64_t wanted) {
-    const std::int64_t parts = std::max<std::int64_t>(1, (n + wanted / 2) / wanted);
-    return (n / parts + (n % parts != 0) + 15) / 16 * 16;
-}
+/// Length of `parts` even parts of an axis of n, a multiple of 16.
+std::int64_t part_length(std::int64_t n, std::int64_t parts) { return (n / parts + (n % parts != 0) + 15) / 16 * 16; }
 
-/// How a result of m x n is cut: into tiles of about 512 x 768, where packing their operands is some 3 % of the work, or less
-/// where that leaves fewer than four, down to 96 rows or columns.
+/// How a result of m x n is cut, as a function of the shape alone. Below AVX-512 oneDNN's sgemm packs its operands where
+/// 1 / rows + 1 / columns is below 0.0038, and then runs at full speed whatever their layout: so tiles are of about 768 x 768, their number a
+/// multiple of four, or two of them where four would be too small to be packed. Results too small for that are cut into tiles of about
+/// 512 x 768, at least four, down to 96 rows or columns.
 struct Tiles {
-    std::int64_t rows, columns;    ///< of a tile
-    std::int64_t down, across;     ///< how many
-    Tiles(std::int64_t m, std::int64_t n) : rows(part_length(m, 512)), columns(part_length(n, 768)) {
+    std::int64_t rows = 0, columns = 0;  ///< of a tile
+    std::int64_t down = 0, across = 0;   ///< how many
+    bool packed = true;                  ///< by the library
+    Tiles(std::int64_t m, std::int64_t n) {
+        constexpr std::int64_t area = 768 * 768;
+        const std::int64_t fours = std::max<std::int64_t>(1, (m * n + 2 * area) / (4 * area));
+        if (cut_packed(m, n, 4 * fours) || cut_packed(m, n, 2)) return;
+        packed = false;
         constexpr std::int64_t least = 4, smallest = 96;
+        const auto parts_of = [](std::int64_t length, std::int64_t wanted) { return std::max<std::int64_t>(1, (length + wanted / 2) / wanted); };
+        rows = part_length(m, parts_of(m, 512)), columns = part_length(n, parts_of(n, 768));
         for (count(m, n); down * across < least && std::max(rows, columns) > smallest; count(m, n)) {
-            if (rows >= columns) rows = part_length(m, rows / 2);
-            else columns = part_length(n, columns / 2);
+            if (rows >= columns) rows = part_length(m, parts_of(m, rows / 2));
+            else columns = part_length(n, parts_of(n, columns / 2));
         }
     }
 
 private:
-    void count(std::int64_t m, std::int64_t n) { down = (m + rows - 1) / rows, across = (n + columns - 1) / columns; }
+    /// Cuts into `number` tiles as square as can be, if these are packed.
+    bool cut_packed(std::int64_t m, std::int64_t n, std::int64_t number) {
+        double best = 0.0038;
+        for (std::int64_t d = 1; d <= number; ++d) {
+            if (number % d != 0) continue;
+            const std::int64_t r = part_length(m, d), c = part_length(n, number / d);
+            if (const double share = 1 / static_cast<double>(std::min(r, m)) + 1 / static_cast<double>(std::min(c, n)); share < best) best = share, rows = r, columns = c;
+        }
+        count(m, n);
+        return best < 0.0038;
+    }
+    void count(std::int64_t m, std::int64_t n) {
+        if (rows > 0) down = (m + rows - 1) / rows, across = (n + columns - 1) / columns;
+    }
 };
 
-/// Below AVX-512 oneDNN's sgemm reads operands of this size where they lie, and loses a quarter to a third of its speed when A is
-/// transposed or the rows of B are long. Then the tile's A is turned and its B laid row to row, in scratch of the thread; what
+/// Below AVX-512 oneDNN's sgemm reads operands of tiles that it does not pack where they lie, and loses a quarter to a third of its speed when
+/// A is transposed or the rows of B are long. Then the tile's A is turned and its B laid row to row, in scratch of the thread; what
 /// is multiplied, and over which k, stays the same.
 class Straightened {
 public:
@@ -110,7 +129,7 @@ void tiled(const Gemm& g, std::int64_t m, std::int64_t n, std::int64_t k) {
                         .accumulate = g.beta != 0};
         if constexpr (std::is_same_v<T, float>) {
             thread_local Straightened straightened;
-            if (Straightened::pays()) p = straightened(p);
+            if (!tiles.packed && Straightened::pays()) p = straightened(p);
         }
         product(p);
         finish<C>(g, row, rows, column, columns);
