@@ -49,6 +49,31 @@ template <class T> struct AddNormBackwardRow {
     bool normalise = true;
 };
 
+template <class T> struct LayerNormRow {
+    const T* x = nullptr;     ///< or absent
+    const T* f = nullptr;
+    const T* gain = nullptr;  ///< or absent
+    const T* bias = nullptr;  ///< or absent
+    T* normalised = nullptr;
+    T* y = nullptr;
+    Real<T>* z = nullptr;     ///< scratch of n elements
+    std::int64_t n = 0;
+    double alpha = 1, epsilon = 0;
+    bool centre = true;
+};
+
+template <class T> struct LayerNormBackwardRow {
+    const T* dy = nullptr;
+    const T* normalised = nullptr;
+    const T* gain = nullptr;  ///< or absent
+    T* dx = nullptr;          ///< or absent
+    T* df = nullptr;
+    std::int64_t n = 0;
+    Real<T> inv_std = 1;
+    double alpha = 1;
+    bool centre = true;
+};
+
 template <class R> struct SoftmaxRow {
     R maximum = 0;
     R sum = 0;  ///< of exp(scale * score - maximum)
@@ -61,6 +86,9 @@ template <class T> struct RowTable {
     R (*add_norm)(const AddNormRow<T>& row, const DropRow& drop);
     /// Returns sum(dz * dropout(f)), or 0 without f.
     R (*add_norm_backward)(const AddNormBackwardRow<T>& row, const DropRow& drop);
+    /// See kernels/layer_norm.hpp; returns 1 / standard deviation.
+    R (*layer_norm)(const LayerNormRow<T>& row, const DropRow& drop);
+    void (*layer_norm_backward)(const LayerNormBackwardRow<T>& row, const DropRow& drop);
     /// y = dropout(x)
     void (*dropout)(const T* x, T* y, std::int64_t n, const DropRow& drop);
     /// Pairs (2i, 2i+1) of x turned by the angles of table [n/2, 2] (cos, sin) times `direction` (1 or -1). n is even.
@@ -69,12 +97,20 @@ template <class T> struct RowTable {
     void (*relu)(T* x, std::uint8_t* mask, std::int64_t n);
     /// x_i = 0 where the mask's bit is 0.
     void (*relu_backward)(T* x, const std::uint8_t* mask, std::int64_t n);
+    /// y = max(x, 0);  dx = dy where x > 0, else 0. See kernels/activation.hpp.
+    void (*positive)(const T* x, T* y, std::int64_t n);
+    void (*positive_backward)(const T* x, const T* dy, T* dx, std::int64_t n);
+    /// y = x Phi(x);  dx = dy (Phi(x) + x Phi'(x)).
+    void (*gelu)(const T* x, T* y, std::int64_t n);
+    void (*gelu_backward)(const T* x, const T* dy, T* dx, std::int64_t n);
     /// y += x
     void (*add)(const T* x, T* y, std::int64_t n);
     /// y += factor * x
     void (*add_scaled)(const T* x, T* y, std::int64_t n, R factor);
     /// sum += x
     void (*accumulate)(const T* x, R* sum, std::int64_t n);
+    /// sum += x * y
+    void (*accumulate_product)(const T* x, const T* y, R* sum, std::int64_t n);
     /// y = a + b, where either may be absent (zero).
     void (*sum_rows)(const T* a, const T* b, T* y, std::int64_t n);
     R (*dot)(const T* a, const T* b, std::int64_t n);

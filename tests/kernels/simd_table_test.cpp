@@ -94,6 +94,29 @@ void check_rows(const std::string& type, simd::RowTable<T> simd::Table::*member)
             out.keep(dx), out.keep(df);
         });
     }
+    for (const bool centre : {true, false}) {
+        check("layer_norm and its gradient", [&](const simd::RowTable<T>& t, std::int64_t n, Bytes& out) {
+            const auto x = row<T>(n, 1), f = row<T>(n, 2), gain = row<T>(n, 3), bias = row<T>(n, 4);
+            std::vector<T> normalised(x.size()), y(x.size()), dx(x.size()), df(x.size());
+            std::vector<R> z(x.size()), sums(x.size());
+            out.keep_one(t.layer_norm({.x = x.data(), .f = f.data(), .gain = gain.data(), .bias = bias.data(), .normalised = normalised.data(), .y = y.data(), .z = z.data(), .n = n,
+                                       .alpha = 0.7, .epsilon = 1e-12, .centre = centre}, drop));
+            out.keep(normalised), out.keep(y);
+            t.layer_norm_backward({.dy = f.data(), .normalised = normalised.data(), .gain = gain.data(), .dx = dx.data(), .df = df.data(), .n = n, .inv_std = R(1.3), .alpha = 0.7,
+                                   .centre = centre}, drop);
+            t.accumulate_product(f.data(), x.data(), sums.data(), n);
+            out.keep(dx), out.keep(df), out.keep(sums);
+        });
+    }
+    check("positive, gelu and their gradients", [](const simd::RowTable<T>& t, std::int64_t n, Bytes& out) {
+        auto x = row<T>(n, 1);
+        const auto dy = row<T>(n, 2);
+        std::vector<T> y(x.size());
+        t.positive(x.data(), y.data(), n), out.keep(y);
+        t.positive_backward(x.data(), dy.data(), y.data(), n), out.keep(y);
+        t.gelu(x.data(), y.data(), n), out.keep(y);
+        t.gelu_backward(x.data(), dy.data(), y.data(), n), out.keep(y);
+    });
     check("dropout", [](const simd::RowTable<T>& t, std::int64_t n, Bytes& out) {
         const auto x = row<T>(n, 1);
         std::vector<T> y(x.size());
