@@ -11,9 +11,9 @@ namespace rf {
 namespace {
 
 template <class R>
-simd::MomentRule<R> convert(const MomentRule& u, const double* control) {
+simd::MomentRule<R> convert(const MomentRule& u, const Segment& segment, const double* control) {
     return {.beta1 = static_cast<R>(u.beta1), .rest1 = static_cast<R>(1 - u.beta1), .beta2 = static_cast<R>(u.beta2),
-            .rest2 = static_cast<R>(1 - u.beta2), .epsilon = static_cast<R>(u.epsilon), .decay = static_cast<R>(u.decay),
+            .rest2 = static_cast<R>(1 - u.beta2), .epsilon = static_cast<R>(u.epsilon), .decay = static_cast<R>(segment.decays != 0 ? u.decay : 0),
             .correction1 = static_cast<R>(control[control_correction1]), .correction2 = static_cast<R>(control[control_correction2]),
             .gradient_factor = static_cast<R>(control[control_gradient_factor])};
 }
@@ -116,7 +116,7 @@ void update_moments(Stream& stream, const OptimizerShard& shard, const MomentRul
     if (control.as<double>()[control_apply] == 0) return;
     for_segments(shard, [&](auto type, const Segment& segment, std::int64_t i) {
         using R = decltype(type);
-        const simd::SquareSums s = reals_of<R>().update_moments(run_of<R>(shard, segment), convert<R>(rule, control.as<double>()));
+        const simd::SquareSums s = reals_of<R>().update_moments(run_of<R>(shard, segment), convert<R>(rule, segment, control.as<double>()));
         double* row = sums.as<double>() + i * sum_columns;
         row[weight_sum] = s.weight;
         row[update_sum] = s.update;
@@ -154,7 +154,7 @@ void apply_update(Stream& stream, const OptimizerShard& shard, const MomentRule&
     for_segments(shard, [&](auto type, const Segment& segment, std::int64_t) {
         using R = decltype(type);
         const double rate = rates.as<double>()[segment.group];
-        if (rate != 0) reals_of<R>().apply_update(run_of<R>(shard, segment), convert<R>(rule, control.as<double>()), static_cast<R>(rate));
+        if (rate != 0) reals_of<R>().apply_update(run_of<R>(shard, segment), convert<R>(rule, segment, control.as<double>()), static_cast<R>(rate));
     });
 }
 

@@ -39,7 +39,7 @@ struct Place {
 
     __device__ explicit Place(const Shard& shard) {
         const Segment* s = shard.segments + blockIdx.x;
-        segment = {load(&s->begin), load(&s->end), load(&s->group)};
+        segment = {load(&s->begin), load(&s->end), load(&s->group), load(&s->decays)};
         at = segment.begin - shard.offset;
         n = static_cast<int>(segment.end - segment.begin);
         packs = shard.aligned && at % 4 == 0;
@@ -98,8 +98,8 @@ __global__ void __launch_bounds__(threads) gradient_sums_kernel(Shard shard, con
     if (threadIdx.x < sum_columns) store(sums + std::int64_t{blockIdx.x} * sum_columns + threadIdx.x, total);
 }
 
-__device__ inline float update_of(float weight, float m, float v, const Rule& rule, float correction1, float correction2) {
-    return m / correction1 / (sqrtf(v / correction2) + rule.epsilon) + weight * rule.decay;
+__device__ inline float update_of(float weight, float m, float v, const Rule& rule, float decay, float correction1, float correction2) {
+    return m / correction1 / (sqrtf(v / correction2) + rule.epsilon) + weight * decay;
 }
 
 /// One block a segment. Reads the four buffers and writes two, once; a thread's loads of two rounds are under way at once.
@@ -108,6 +108,7 @@ __global__ void __launch_bounds__(threads) update_moments_kernel(Shard shard, Ru
     const float correction1 = static_cast<float>(load(control + control_correction1)), correction2 = static_cast<float>(load(control + control_correction2));
     const float factor = static_cast<float>(load(control + control_gradient_factor));
     const Place at(shard);
+    const float decay = at.segment.decays != 0 ? rule.decay : 0.0F;
     constexpr int together = 2;
     double mine[sum_columns] = {};
     for (int first = 0; first < rounds && first * 4 * threads < at.n; first += together) {
@@ -126,7 +127,7 @@ __global__ void __launch_bounds__(threads) update_moments_kernel(Shard shard, Ru
                 const float gradient = g[r].v[k] * factor, weight = w[r].v[k];
                 m[r].v[k] = m[r].v[k] * rule.beta1 + gradient * rule.rest1;
                 v[r].v[k] = v[r].v[k] * rule.beta2 + gradient * gradient * rule.rest2;
-                const float u = update_of(weight, m[r].v[k], v[r].v[k], rule, correction1, correction2);
+                const float u = update_of(weight, m[r].v[k], v[r].v[k], rule, decay, correction1, correction2);
                 mine[weight_sum] += static_cast<double>(weight) * static_cast<double>(weight);
                 mine[update_sum] += static_cast<double>(u) * static_cast<double>(u);
                 mine[gradient_sum] += static_cast<double>(gradient) * static_cast<double>(gradient);
@@ -144,7 +145,7 @@ __global__ void __launch_bounds__(threads) apply_update_kernel(Shard shard, Rule
     const Place at(shard);
     const double wide_rate = load(rates + at.segment.group);
     if (wide_rate == 0) return;
-    const float rate = static_cast<float>(wide_rate);
+    const float rate = static_cast<float>(wide_rate), decay = at.segment.decays != 0 ? rule.decay : 0.0F;
     const float correction1 = static_cast<float>(load(control + control_correction1)), correction2 = static_cast<float>(load(control + control_correction2));
     constexpr int together = 2;
     for (int first = 0; first < rounds && first * 4 * threads < at.n; first += together) {
@@ -158,7 +159,7 @@ __global__ void __launch_bounds__(threads) apply_update_kernel(Shard shard, Rule
 #pragma unroll
         for (int r = 0; r < together; ++r) {
 #pragma unroll
-            for (int k = 0; k < 4; ++k) w[r].v[k] -= update_of(w[r].v[k], m[r].v[k], v[r].v[k], rule, correction1, correction2) * rate;
+            for (int k = 0; k < 4; ++k) w[r].v[k] -= update_of(w[r].v[k], m[r].v[k], v[r].v[k], rule, decay, correction1, correction2) * rate;
             at.write(shard.weight, first + r, w[r]);
         }
     }

@@ -13,6 +13,7 @@ struct Segment {
     std::int64_t begin = 0;
     std::int64_t end = 0;
     std::int64_t group = 0;  ///< which tensor
+    std::int64_t decays = 1; ///< 1, or 0: no weight decay
 };
 
 /// Columns of the [n, 3] f64 tables of sums of squares, one row a segment or a group.

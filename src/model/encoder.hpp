@@ -1,17 +1,17 @@
 #pragma once
-/// RoFormerV2: embedding, then L layers of attention and feed-forward, each as y = norm(x + alpha f(x)).
+/// RoFormerV2 and the encoders it is compared with (BlockStyle): embedding, then L layers of attention and feed-forward, each as y = norm(x + alpha f(x)).
 /// Forward keeps what backward needs in `Saved`, all of it in the step's arena.
 /// Parameter gradients accumulate (+=), activation gradients overwrite (=).
 
-#include "model/step.hpp"
-#include "params/layout.hpp"
+#include "kernels/activation.hpp"
+#include "model/norm.hpp"
 
-#include <string>
+#include <optional>
 #include <vector>
 
 namespace rf {
 
-/// f(x) = concat_h(softmax(q k / sqrt(D)) v) Wo, heads split over the tensor group.
+/// f(x) = concat_h(softmax(q k / sqrt(D)) v) Wo + bo, heads split over the tensor group; biases of styles that have them.
 class SelfAttention {
 public:
     SelfAttention(const ModelConfig& model, std::int64_t layer, ParamLayout& layout);
@@ -28,26 +28,34 @@ public:
 
 private:
     std::int64_t layer_, heads_, first_head_, head_size_;
+    bool biases_;
     ParamId qkv_;     ///< [3, H, D, C] split on 1
     ParamId output_;  ///< [C, H, D] split on 1
+    ParamId qkv_bias_;     ///< [3, H, D] split on 1
+    ParamId output_bias_;  ///< [C]
 };
 
-/// f(x) = relu(x W1) W2, inner units split over the tensor group.
+/// f(x) = relu(x W1) W2, or gelu(x W1 + b1) W2 + b2 and what is between; inner units split over the tensor group.
 class FeedForward {
 public:
     FeedForward(const ModelConfig& model, std::int64_t layer, ParamLayout& layout);
     struct Saved {
-        Tensor activation;  ///< [T, f] after relu
-        Tensor mask;        ///< [T, relu_mask_bytes(f)]: where it is positive
+        Tensor activation;  ///< [T, f]
+        Tensor mask;        ///< [T, relu_mask_bytes(f)]: where it is positive, of the fused relu
+        Tensor before;      ///< [T, f] before the activation, otherwise
     };
     Tensor forward(const StepContext& step, const ParamView& weights, const ConstTensor& x, Saved& saved) const;
     Tensor backward(const StepContext& step, const ParamView& weights, const ParamView& grads, const ConstTensor& df,
                     const ConstTensor& x, const Saved& saved) const;
 
 private:
+    Activation activation() const { return style_.gelu ? Activation::gelu : Activation::relu; }
     std::int64_t inner_;
+    BlockStyle style_;
     ParamId up_;    ///< [F, C] split on 0
     ParamId down_;  ///< [C, F] split on 1
+    ParamId up_bias_;    ///< [F] split on 0
+    ParamId down_bias_;  ///< [C]
 };
 
 /// y = norm(x + alpha dropout(f)), or y = x + a dropout(f) with a trained a (ReZero).
@@ -55,9 +63,8 @@ class Residual {
 public:
     Residual(const ModelConfig& model, std::int64_t layer, int branch, ParamLayout& layout);
     struct Saved {
-        Tensor y;        ///< [T, C]
-        Tensor inv_rms;  ///< [T]
-        Tensor f;        ///< [T, C], ReZero only
+        Norm::Saved norm;  ///< its y [T, C] is the block's
+        Tensor f;          ///< [T, C], ReZero only
     };
     /// Overwrites f with y in the common case.
     Tensor forward(const StepContext& step, const ParamView& weights, const ConstTensor& x, const Tensor& f, Saved& saved) const;
@@ -66,10 +73,12 @@ public:
                   const Tensor& dx, const Tensor& df) const;
 
 private:
+    Norm::Input input(const StepContext& step, const ConstTensor& x) const;
     bool rezero_;
-    double epsilon_, dropout_;
+    double dropout_;
     std::uint32_t dropout_number_;
-    ParamId scale_;  ///< [1], ReZero only
+    ParamId scale_;             ///< [1], ReZero only
+    std::optional<Norm> norm_;  ///< otherwise
 };
 
 class Encoder {
@@ -84,12 +93,11 @@ public:
         Residual::Saved second;
     };
     struct Saved {
-        Tensor embedded;  ///< [T, C]
-        Tensor inv_rms;   ///< [T]
+        Norm::Saved embedded;
         std::vector<LayerSaved> layers;
     };
 
-    /// Last hidden states [T, C]. `saved.layers[i].second.y` are the outputs of every layer.
+    /// Last hidden states [T, C]. `saved.layers[i].second.norm.y` are the outputs of every layer.
     Tensor forward(const StepContext& step, const ParamView& weights, Saved& saved) const;
     /// `dy` [T, C] is overwritten.
     void backward(const StepContext& step, const ParamView& weights, const ParamView& grads, const Tensor& dy, const Saved& saved) const;
@@ -105,10 +113,13 @@ private:
         FeedForward feed_forward;
         Residual second;
     };
-    double epsilon_, dropout_;
+    BlockStyle style_;
+    double dropout_;
     std::int64_t first_id_;
-    ParamId word_;     ///< [V, C] split on 0
-    ParamId segment_;  ///< [types, C]
+    ParamId word_;      ///< [V, C] split on 0
+    ParamId segment_;   ///< [types, C]
+    ParamId position_;  ///< [P, C], of learned positions
+    Norm norm_;
     std::vector<Layer> layers_;
 };
 

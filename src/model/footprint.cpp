@@ -14,14 +14,21 @@ namespace {
 
 constexpr std::int64_t alignment = 128, arena_block = 16 << 20;  // of core/buffer.cpp
 
+/// y and what is kept of the rows' sizes.
+void count_norm(ArenaCount& arena, const Pass& p, std::int64_t rows) {
+    if (p.model.style().norm_gain) arena.take(rows * p.model.hidden_size, p.dtype);
+    arena.take(rows, accumulator_of(p.dtype));
+}
+
 void count_forward(ArenaCount& arena, const Pass& p) {
     const ModelConfig& m = p.model;
     const Dtype wide = accumulator_of(p.dtype);
     const bool rezero = m.residual_mode == "rezero";
+    const BlockStyle style = m.style();
     const std::int64_t t = p.tokens, c = m.hidden_size, width = p.heads() * m.head_size();
-    const auto residual = [&] { rezero ? arena.take(t * c, p.dtype) : arena.take(t, wide); };  // y or inv_rms
+    const auto residual = [&] { rezero ? arena.take(t * c, p.dtype) : count_norm(arena, p, t); };
     arena.take(t * c, p.dtype);  // embedded
-    arena.take(t, wide);
+    count_norm(arena, p, t);
     for (std::int64_t layer = 0; layer < m.num_hidden_layers; ++layer) {
         arena.take(t * 3 * width, p.dtype);   // qkv
         arena.take(t * width, p.dtype);       // context
@@ -29,7 +36,7 @@ void count_forward(ArenaCount& arena, const Pass& p) {
         arena.take(t * c, p.dtype);           // f
         residual();
         arena.take(t * p.inner(), p.dtype);   // activation
-        arena.take(t * relu_mask_bytes(p.inner()), Dtype::u8);
+        style.fused_relu() ? arena.take(t * relu_mask_bytes(p.inner()), Dtype::u8) : arena.take(t * p.inner(), p.dtype);
         arena.take(t * c, p.dtype);           // f
         residual();
     }
@@ -39,7 +46,9 @@ void count_head(ArenaCount& arena, const Pass& p, bool gradients) {
     const Dtype wide = accumulator_of(p.dtype);
     const std::int64_t v = p.vocabulary();
     const ArenaCount::Mark begin = arena.mark();
-    for (int i = 0; i < 2; ++i) arena.take(p.targets * p.model.hidden_size, p.dtype);  // h and dh
+    const bool transform = p.model.style().head_transform;
+    for (int i = 0; i < (transform ? 4 : 2); ++i) arena.take(p.targets * p.model.hidden_size, p.dtype);  // rows, their gradient, the transform's two
+    if (transform) count_norm(arena, p, p.targets);
     for (std::int64_t done = 0; done < p.targets; done += MlmHead::chunk_rows) {
         const ArenaCount::Mark chunk = arena.mark();
         const std::int64_t n = std::min(MlmHead::chunk_rows, p.targets - done);
@@ -49,6 +58,7 @@ void count_head(ArenaCount& arena, const Pass& p, bool gradients) {
         if (gradients && p.dtype != wide) arena.take(n * v, p.dtype);
         arena.release(chunk);
     }
+    if (gradients && transform) arena.take(p.targets * p.model.hidden_size, p.dtype);
     arena.release(begin);
 }
 

@@ -1,5 +1,6 @@
 #include "model/mlm_head.hpp"
 
+#include "kernels/bias.hpp"
 #include "kernels/cross_entropy.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/gather.hpp"
@@ -8,6 +9,37 @@
 #include <algorithm>
 
 namespace rf {
+
+MlmHead::MlmHead(const ModelConfig& m, const Encoder& encoder, ParamLayout& layout)
+    : style_(m.style()), word_(encoder.word_table()), first_id_(encoder.first_id()), dropout_(style_.head_transform ? 0 : m.hidden_dropout_prob) {
+    if (!style_.head_transform) return;
+    const std::int64_t c = m.hidden_size;
+    // Braces evaluate in order, so the layout follows the order of work.
+    transform_ = Transform{layout.add({.name = "mlm/dense", .shape = {c, c}, .fan = c}),
+                           style_.biases ? layout.add({.name = "mlm/dense_bias", .shape = {c}, .decays = false}) : ParamId{}, Norm(m, "mlm/norm", layout),
+                           layout.add({.name = "mlm/bias", .shape = {m.vocab_size}, .split_axis = 0, .decays = false})};
+}
+
+Tensor MlmHead::transform(const StepContext& step, const ParamView& weights, const Tensor& rows, Transformed& saved) const {
+    if (!transform_) return rows;
+    saved.before = step.arena.tensor_like(rows);
+    saved.after = step.arena.tensor_like(rows);
+    gemm(step.stream, {.a = rows, .b = weights[transform_->dense], .trans_b = true, .c = saved.before});
+    bias_activation(step.stream, {.bias = style_.biases ? ConstTensor(weights[transform_->dense_bias]) : ConstTensor{}, .x = saved.before, .y = saved.after, .activation = activation()});
+    return transform_->norm.forward(step, weights, {}, saved.after, saved.norm);
+}
+
+Tensor MlmHead::transform_backward(const StepContext& step, const ParamView& weights, const ParamView& grads, const ConstTensor& rows, const Transformed& saved,
+                                   const Tensor& d) const {
+    if (!transform_) return d;
+    const Tensor d_rows = step.arena.tensor_like(d);
+    transform_->norm.backward(step, weights, grads, {}, d, saved.norm, {}, d);
+    activation_backward(step.stream, {.x = saved.before, .dy = d, .dx = d, .activation = activation()});
+    if (style_.biases) add_bias_backward(step.stream, {.dy = d, .d_bias = grads[transform_->dense_bias]});
+    gemm(step.stream, {.a = d, .trans_a = true, .b = rows, .c = grads[transform_->dense], .beta = 1});
+    gemm(step.stream, {.a = d, .b = weights[transform_->dense], .c = d_rows});
+    return d_rows;
+}
 
 void MlmHead::evaluate(const StepContext& step, const ParamView& weights, const ConstTensor& x, const MlmTargets& what, const Tensor& sums) const {
     run(step, weights, nullptr, x, what, 0, {}, sums);
@@ -25,8 +57,10 @@ void MlmHead::run(const StepContext& step, const ParamView& weights, const Param
     const Tensor word = weights[word_];
     const std::int64_t m = what.rows.shape[0], c = x.shape[1], v = word.shape[0];
     const Dropout drop = step.dropout(dropout_, head_dropout);
-    const Tensor h = step.arena.tensor({m, c}, x.dtype), dh = step.arena.tensor({m, c}, x.dtype);
-    gather(step.stream, {.x = x, .rows = what.rows, .y = h, .dropout = drop, .origin = step.batch.origin});
+    const Tensor rows = step.arena.tensor({m, c}, x.dtype), dh = step.arena.tensor({m, c}, x.dtype);
+    gather(step.stream, {.x = x, .rows = what.rows, .y = rows, .dropout = drop, .origin = step.batch.origin});
+    Transformed transformed;
+    const Tensor h = transform(step, weights, rows, transformed);
     for (std::int64_t begin = 0; begin < m; begin += chunk_rows) {
         const ArenaScope chunk(step.arena);
         const std::int64_t end = std::min(m, begin + chunk_rows), n = end - begin;
@@ -35,6 +69,7 @@ void MlmHead::run(const StepContext& step, const ParamView& weights, const Param
         const Tensor part = step.arena.tensor({4, n}, sum_type), whole = step.arena.tensor({4, n}, sum_type);
         const Tensor parts = step.arena.tensor({step.tensor.size(), 4, n}, sum_type);
         gemm(step.stream, {.a = h.rows(begin, end), .b = word, .trans_b = true, .c = logits});
+        if (transform_) add_bias(step.stream, {.bias = weights[transform_->bias], .y = logits});
         softmax_stats(step.stream, {.logits = logits, .targets = targets, .stats = part, .first_id = first_id_});
         step.tensor.all_gather(step.stream, part, parts);
         join_softmax_stats(step.stream, {.parts = parts, .whole = whole});
@@ -44,22 +79,26 @@ void MlmHead::run(const StepContext& step, const ParamView& weights, const Param
         const Tensor d_logits = x.dtype == sum_type ? logits : step.arena.tensor({n, v}, x.dtype);
         cross_entropy_backward(step.stream, {.logits = logits, .targets = targets, .whole_stats = whole, .d_logits = d_logits,
                                              .factor = factor, .first_id = first_id_});
+        if (transform_) add_bias_backward(step.stream, {.dy = d_logits, .d_bias = (*grads)[transform_->bias]});
         gemm(step.stream, {.a = d_logits, .b = word, .c = dh.rows(begin, end)});
         gemm(step.stream, {.a = d_logits, .trans_a = true, .b = h.rows(begin, end), .c = (*grads)[word_], .beta = 1});
     }
     if (!grads) return;
     const Timed backward(step.backward, step.stream);
     step.tensor.all_reduce(step.stream, dh, ReduceOp::sum);  // each rank saw v of the V logits
-    gather_backward(step.stream, {.dy = dh, .rows = what.rows, .dx = dx, .dropout = drop, .origin = step.batch.origin});
+    const Tensor d_rows = transform_backward(step, weights, *grads, rows, transformed, dh);
+    gather_backward(step.stream, {.dy = d_rows, .rows = what.rows, .dx = dx, .dropout = drop, .origin = step.batch.origin});
 }
 
 Tensor MlmHead::logits(const StepContext& step, const ParamView& weights, const ConstTensor& x, const ConstTensor& rows) const {
     const Tensor word = weights[word_];
     const Tensor logits = step.arena.tensor({rows.shape[0], word.shape[0]}, accumulator_of(x.dtype));
     const ArenaScope scratch(step.arena);
-    const Tensor h = step.arena.tensor({rows.shape[0], x.shape[1]}, x.dtype);
-    gather(step.stream, {.x = x, .rows = rows, .y = h});
-    gemm(step.stream, {.a = h, .b = word, .trans_b = true, .c = logits});
+    const Tensor gathered = step.arena.tensor({rows.shape[0], x.shape[1]}, x.dtype);
+    gather(step.stream, {.x = x, .rows = rows, .y = gathered});
+    Transformed saved;
+    gemm(step.stream, {.a = transform(step, weights, gathered, saved), .b = word, .trans_b = true, .c = logits});
+    if (transform_) add_bias(step.stream, {.bias = weights[transform_->bias], .y = logits});
     return logits;
 }
 

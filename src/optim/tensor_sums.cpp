@@ -20,7 +20,7 @@ TensorSums::TensorSums(const ParamState& state, ParallelGrid& grid, const Stream
             const auto before = static_cast<std::int64_t>(own.size());
             if (runs_.empty() || runs_.back().all + runs_.back().count != number) runs_.push_back({.own = before, .all = number});
             ++runs_.back().count;
-            own.push_back({at, end, segment.group});
+            own.push_back({at, end, segment.group, segment.decays});
         }
         ++number;
     }

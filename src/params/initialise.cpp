@@ -31,12 +31,13 @@ std::int64_t global_index(const ParamEntry& entry, std::int64_t local) {
 }
 
 template <class T>
-void fill(const ParamEntry& entry, std::uint64_t seed, double gain, T* out, std::int64_t begin, std::int64_t end) {
-    const double sigma = entry.spec.fan > 0 ? truncation_gain * gain / std::sqrt(static_cast<double>(entry.spec.fan)) : 0;
+void fill(const ParamEntry& entry, std::uint64_t seed, const InitialScale& scale, T* out, std::int64_t begin, std::int64_t end) {
+    const bool drawn = entry.spec.fan > 0;
+    const double sigma = !drawn ? 0 : scale.deviation > 0 ? scale.deviation : truncation_gain * scale.gain / std::sqrt(static_cast<double>(entry.spec.fan));
     const std::uint32_t stream = stream_of(entry.spec.name);
 #pragma omp parallel for schedule(static)
     for (std::int64_t i = begin; i < end; ++i)
-        out[i - begin] = sigma == 0 ? T(0) : static_cast<T>(sigma * truncated_normal(seed, stream, static_cast<std::uint64_t>(global_index(entry, i))));
+        out[i - begin] = !drawn ? static_cast<T>(entry.spec.initial) : static_cast<T>(sigma * truncated_normal(seed, stream, static_cast<std::uint64_t>(global_index(entry, i))));
 }
 
 }  // namespace
@@ -55,7 +56,7 @@ double truncated_normal(std::uint64_t seed, std::uint32_t stream, std::uint64_t 
     }
 }
 
-void initialise(const ParamLayout& layout, std::uint64_t seed, double gain, const Tensor& shard, const Shards& shards, int rank) {
+void initialise(const ParamLayout& layout, std::uint64_t seed, const InitialScale& scale, const Tensor& shard, const Shards& shards, int rank) {
     RF_REQUIRE(shard.count() == shards.shard_size(), "a shard has ", shards.shard_size(), " elements, not ", shard.count());
     for (int b = 0; b < shards.buckets(); ++b) {
         const Range piece = shards.piece(b, rank);
@@ -64,9 +65,9 @@ void initialise(const ParamLayout& layout, std::uint64_t seed, double gain, cons
             if (from >= to) continue;
             const std::int64_t at = shards.in_shard(b).begin + from - piece.begin;
             if (shard.dtype == Dtype::f64)
-                fill(entry, seed, gain, shard.as<double>() + at, from - entry.offset, to - entry.offset);
+                fill(entry, seed, scale, shard.as<double>() + at, from - entry.offset, to - entry.offset);
             else
-                fill(entry, seed, gain, shard.as<float>() + at, from - entry.offset, to - entry.offset);
+                fill(entry, seed, scale, shard.as<float>() + at, from - entry.offset, to - entry.offset);
         }
     }
 }

@@ -25,7 +25,7 @@ ParamId ParamLayout::add(ParamSpec spec) {
         const std::int64_t to_block = segment_length - begin % segment_length;
         const std::int64_t to_group = group_length - at % group_length;
         const std::int64_t n = std::min({to_block, to_group, count - at});
-        segments_.push_back({begin, begin + n, groups_ + at / group_length});
+        segments_.push_back({begin, begin + n, groups_ + at / group_length, entry.spec.decays ? 1 : 0});
         at += n;
     }
     groups_ += static_cast<std::int32_t>(entry.spec.tensors);

@@ -14,8 +14,10 @@ struct ParamSpec {
     std::string name;             ///< logical name, as checkpoints show it
     Shape shape;                  ///< global
     int split_axis = -1;          ///< axis divided over the tensor group; -1: every tensor rank holds it whole
-    std::int64_t fan = 0;         ///< of the initialiser (section "Initialisation" of model/config.hpp); 0: starts at zero
+    std::int64_t fan = 0;         ///< of the initialiser (section "Initialisation" of model/config.hpp); 0: starts at `initial`
+    double initial = 0;           ///< value of every element where fan is 0
     std::int64_t tensors = 1;     ///< leading slices that count as tensors of their own for trust ratios (q, k, v: 3)
+    bool decays = true;           ///< takes part in weight decay
 };
 
 struct ParamEntry {

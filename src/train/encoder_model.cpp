@@ -42,13 +42,16 @@ EncoderModel::EncoderModel(const ModelConfig& config, ParallelGrid& grid, const 
       arena_(options.device),
       layout_(grid.tensor->rank(), grid.tensor->size()),
       encoder_(config_, layout_),
-      mlm_(config_, encoder_),
-      shared_groups_((check_count(layout_, config_), layout_.group_count())),
-      head_tasks_(std::move(heads)),
+      shared_groups_(layout_.group_count()),
+      mlm_(config_, encoder_, layout_),
+      head_tasks_((check_count(layout_, config_), std::move(heads))),
       heads_(make_heads(config_, head_tasks_, layout_)),
       state_(layout_, grid, options.device, options.dtype, options.training, options.bucket),
       sums_(2 * 8, options.device) {
-    add_rotary(config_.head_size());
+    const bool learned = config_.style().learned_positions;
+    if (learned && options_.max_length > config_.max_position_embeddings)
+        fail_usage("model.max_position_embeddings: ", config_.max_position_embeddings, " learned positions are too few for sequences of ", options_.max_length, " tokens");
+    if (!learned) add_rotary(config_.head_size());
     for (const auto& head : heads_)
         if (head->rotary_size() > 0) add_rotary(head->rotary_size());
 }
@@ -76,7 +79,8 @@ void EncoderModel::initialise() {
     const Tensor& master = state_.master();
     const Buffer host(master.bytes());
     const Tensor values = host.tensor(master.shape, master.dtype);
-    rf::initialise(layout_, options_.seed, config_.initial_gain(), values, state_.shards(), state_.data_rank());
+    const InitialScale scale(config_.initial_gain(), config_.init_mode == "fixed" ? config_.initializer_range : 0);
+    rf::initialise(layout_, options_.seed, scale, values, state_.shards(), state_.data_rank());
     upload(stream_, values.data, master);
     state_.publish_weights(stream_, *grid_.data);
 }
@@ -97,7 +101,7 @@ StepContext EncoderModel::context(const DeviceBatch& batch, const Scalar& alpha,
             .arena = arena_,
             .tensor = *grid_.tensor,
             .batch = batch.view(),
-            .rotary_table = rotary(config_.head_size()),
+            .rotary_table = config_.style().learned_positions ? Tensor{} : rotary(config_.head_size()),
             .alpha = config_.residual_mode == "alpha" ? alpha : Scalar(1),
             .training = training,
             .seed = options_.seed,

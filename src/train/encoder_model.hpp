@@ -109,8 +109,8 @@ private:
     Arena arena_;
     ParamLayout layout_;
     Encoder encoder_;
-    MlmHead mlm_;
     std::int64_t shared_groups_;
+    MlmHead mlm_;
     std::vector<Head> head_tasks_;
     std::vector<std::unique_ptr<tasks::TaskHead>> heads_;
     ParamState state_;

@@ -173,6 +173,16 @@ void add_lanes(Clock& clock, const Job& job, const LaneSizes& lane, const Pass& 
     clock.attention(12 * width * lane.squares * layers, 2 * layers);
     clock.rows(layers * t * c * item * (2 * 3 + 2 * 4 + 2 * 3), 6 * layers);  // norms forward and backward, sums of branches
     clock.rows(lanes * t * c * item * 8, 4 * lanes);                         // embedding and its gradient, its norm twice
+    // What other families have beside: gains, biases and an activation of its own, each a pass or two over its rows.
+    const BlockStyle style = m.style();
+    if (style.norm_gain) clock.rows(layers * t * c * item * (2 * 1 + 2 * 2), 2 * layers);
+    if (style.biases) clock.rows(layers * t * (3 * width + 2 * c) * item * 3, 6 * layers);
+    if (!style.fused_relu()) clock.rows(layers * t * f * item * (3 + 3 + 1), 3 * layers);
+    if (style.learned_positions) clock.rows(lanes * t * c * item * 4, 2 * lanes);
+    if (style.head_transform) {
+        for (int i = 0; i < 3; ++i) clock.product(lane.targets, c, c, item, item, lanes);
+        clock.rows(lanes * (lane.targets * c * item * 12 + lane.targets * v * sum * 3), 8 * lanes);
+    }
     const double chunks = lanes * std::ceil(lane.targets / real(MlmHead::chunk_rows));
     const double rows = std::min(lane.targets, real(MlmHead::chunk_rows)), whole = lane.targets > 0 ? lanes * lane.targets / rows : 0;
     clock.product(rows, v, c, item, sum, whole);
@@ -252,6 +262,7 @@ Plan make_plan(const Job& job, const RankSplit& split, const Machine& machine) {
     const Rates rates(job, place, machine);
     ParamLayout layout(static_cast<int>(split.tensor) - 1, static_cast<int>(split.tensor));
     const Encoder encoder(job.model, layout);
+    const MlmHead head(job.model, encoder, layout);
     const Shards shards(layout.size(), static_cast<int>(split.data));
     const LaneShare share = largest_share(job, split);
     const LaneSizes lane(job, machine.is_gpu(), sequences_of_lane(job));

@@ -167,6 +167,21 @@ BOOST_AUTO_TEST_CASE(gradients_agree_with_central_differences) {
     BOOST_TEST(worst_difference(model, packed_batch(12), 1, true) < 1e-7);
 }
 
+BOOST_AUTO_TEST_CASE(gradients_of_other_families_agree_with_central_differences) {
+    for (const ModelConfig& config : other_styles(tiny_config())) {
+        TinyModel model(config);
+        BOOST_TEST(model.layout.parameter_count() == config.parameter_count(), style_name(config));
+        randomise(model);
+        BOOST_TEST(worst_difference(model, packed_batch(12), 0.5, true) < 1e-7, style_name(config));
+    }
+    ModelConfig rezero = other_styles(tiny_config())[1];  // bert
+    rezero.residual_mode = "rezero";
+    TinyModel model(rezero);
+    BOOST_TEST(model.layout.parameter_count() == rezero.parameter_count());
+    randomise(model);
+    BOOST_TEST(worst_difference(model, packed_batch(12), 1, true) < 1e-7);
+}
+
 BOOST_AUTO_TEST_CASE(packed_sequences_equal_one_at_a_time) {
     for (const bool training : {false, true}) {  // dropout goes with the sample, not with its place in the batch
         TinyModel model(tiny_config());
@@ -188,9 +203,10 @@ BOOST_AUTO_TEST_CASE(packed_sequences_equal_one_at_a_time) {
 }
 
 BOOST_AUTO_TEST_CASE(gradients_of_packed_sequences_are_the_sums_of_theirs) {
-    for (const char* mode : {"alpha", "rezero"}) {
-        ModelConfig config = tiny_config();
-        config.residual_mode = mode;
+    std::vector<ModelConfig> configs = other_styles(tiny_config());
+    configs.push_back(tiny_config());
+    configs.emplace_back(tiny_config()).residual_mode = "rezero";
+    for (const ModelConfig& config : configs) {
         TinyModel model(config);
         randomise(model);
         const Batch all = packed_batch(12);
@@ -217,10 +233,11 @@ BOOST_AUTO_TEST_CASE(gradients_of_packed_sequences_are_the_sums_of_theirs) {
 }
 
 BOOST_AUTO_TEST_CASE(a_padded_batch_gives_the_loss_and_gradients_of_the_exact_one) {
-    for (const char* mode : {"alpha", "rezero"})
+    std::vector<ModelConfig> configs = other_styles(tiny_config());
+    configs.push_back(tiny_config());
+    configs.emplace_back(tiny_config()).residual_mode = "rezero";
+    for (const ModelConfig& config : configs)
         for (const bool training : {false, true}) {
-            ModelConfig config = tiny_config();
-            config.residual_mode = mode;
             TinyModel model(config);
             randomise(model);
             const Batch exact = packed_batch(12), padded = exact.padded(22, 3, 7, 5);

@@ -47,10 +47,11 @@ constexpr double bound = 1e-12;
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(a_split_model_gives_the_whole_ones_loss_and_gradients) {
-    for (const char* mode : {"alpha", "rezero"})
+    std::vector<ModelConfig> configs = other_styles(uneven_config());
+    configs.push_back(uneven_config());
+    configs.emplace_back(uneven_config()).residual_mode = "rezero";
+    for (const ModelConfig& config : configs)
         for (const bool training : {false, true}) {
-            ModelConfig config = uneven_config();
-            config.residual_mode = mode;
             TinyModel whole(config), part(config, Dtype::f64, world().split(0));
             randomise(whole);
             for_elements(part.layout, whole.layout, [&](std::int64_t local, std::int64_t global) {
@@ -65,7 +66,7 @@ BOOST_AUTO_TEST_CASE(a_split_model_gives_the_whole_ones_loss_and_gradients) {
             for_elements(part.layout, whole.layout, [&](std::int64_t local, std::int64_t global) {
                 worst = std::max(worst, std::abs(part.grads().as<double>()[local] - whole.grads().as<double>()[global]));
             });
-            BOOST_TEST(worst < bound * largest, mode << ", training " << training << ": " << worst << " of " << largest);
+            BOOST_TEST(worst < bound * largest, style_name(config) << ", training " << training << ": " << worst << " of " << largest);
         }
 }
 
@@ -89,19 +90,23 @@ BOOST_AUTO_TEST_CASE(hidden_states_are_whole_and_logits_a_share_on_every_rank) {
 }
 
 BOOST_AUTO_TEST_CASE(tensors_held_whole_have_one_gradient_on_all_ranks) {
-    ModelConfig config = uneven_config();
-    config.residual_mode = "rezero";
-    TinyModel whole(config), part(config, Dtype::f64, world().split(0));
-    randomise(whole);
-    for_elements(part.layout, whole.layout,
-                 [&](std::int64_t local, std::int64_t global) { part.weights().as<double>()[local] = whole.weights().as<double>()[global]; });
-    part.gradient(packed_batch(13), 1, true);
-    // Bit for bit: each rank updates its own copy, and copies must never drift apart.
-    for (const ParamEntry& entry : part.layout.entries()) {
-        if (entry.spec.split_axis >= 0) continue;
-        for (std::int64_t i = 0; i < entry.local.count(); ++i) {
-            const double g = part.grads().as<double>()[entry.offset + i];
-            BOOST_TEST(world().max(g) == world().min(g), entry.spec.name);
+    std::vector<ModelConfig> configs = other_styles(uneven_config());
+    configs.emplace_back(uneven_config()).residual_mode = "rezero";
+    for (const ModelConfig& config : configs) {
+        TinyModel whole(config), part(config, Dtype::f64, world().split(0));
+        randomise(whole);
+        for_elements(part.layout, whole.layout,
+                     [&](std::int64_t local, std::int64_t global) { part.weights().as<double>()[local] = whole.weights().as<double>()[global]; });
+        part.gradient(packed_batch(13), 1, true);
+        // Bit for bit: each rank updates its own copy, and copies must never drift apart.
+        for (const ParamEntry& entry : part.layout.entries()) {
+            if (entry.spec.split_axis >= 0) continue;
+            const double* own = part.grads().as<double>() + entry.offset;
+            std::vector<double> largest(own, own + entry.local.count()), least = largest;
+            Stream host;
+            world().all_reduce(host, view(largest.data(), {entry.local.count()}), ReduceOp::max);
+            world().all_reduce(host, view(least.data(), {entry.local.count()}), ReduceOp::min);
+            BOOST_TEST((largest == least), style_name(config) << ": " << entry.spec.name);
         }
     }
 }

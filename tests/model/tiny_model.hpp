@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <string>
 #include <vector>
 
 namespace rf::test {
@@ -63,13 +64,14 @@ class TinyModel {
 public:
     /// `tensor`: the group that splits the model; alone by default.
     explicit TinyModel(const ModelConfig& config, Dtype dtype = Dtype::f64, std::unique_ptr<Communicator> tensor = make_self_communicator())
-        : config(config), comm(std::move(tensor)), layout(comm->rank(), comm->size()), encoder(this->config, layout), head(this->config, encoder), dtype(dtype) {
+        : config(config), comm(std::move(tensor)), layout(comm->rank(), comm->size()), encoder(this->config, layout), head(this->config, encoder, layout), dtype(dtype) {
         const std::int64_t n = layout.size();
         weights_ = Buffer(n * size_of(dtype));
         grads_ = Buffer(n * size_of(accumulator_of(dtype)));
         table_ = Buffer(512 * config.head_size() * size_of(accumulator_of(dtype)));
         table = table_.tensor({512, config.head_size() / 2, 2}, accumulator_of(dtype));
         rotary_table(table);
+        if (this->config.style().learned_positions) table = {};
     }
 
     Tensor weights() const { return weights_.tensor({layout.size()}, dtype); }
@@ -97,8 +99,8 @@ public:
         const Tensor x = encoder.forward(context, w, saved);
         Sums sums;
         head.evaluate(context, w, x, {list(b.rows), list(b.targets)}, sums.tensor());
-        outputs.assign(1, copy(saved.embedded));
-        for (const auto& layer : saved.layers) outputs.push_back(copy(layer.second.y));
+        outputs.assign(1, copy(saved.embedded.y));
+        for (const auto& layer : saved.layers) outputs.push_back(copy(layer.second.norm.y));
         if (!b.rows.empty()) logits = copy(head.logits(context, w, x, list(b.rows)));
         return sums.loss() / (static_cast<double>(b.count()) + 1e-7);
     }
@@ -148,6 +150,24 @@ inline ModelConfig tiny_config() {
     config.intermediate_size = 16;
     config.num_hidden_layers = 2;
     return config;
+}
+
+/// The tiny model as every family has it, and RoFormerV2 with one thing of the others at a time.
+inline std::vector<ModelConfig> other_styles(const ModelConfig& base) {
+    std::vector<ModelConfig> all;
+    const auto add = [&](std::string ModelConfig::*key, const char* value) { (all.emplace_back(base)).*key = value; };
+    for (const char* family : {"roformer", "bert", "roberta"}) add(&ModelConfig::family, family);
+    add(&ModelConfig::biases, "on");
+    add(&ModelConfig::norm, "layer");
+    add(&ModelConfig::norm_gain, "on");
+    add(&ModelConfig::hidden_act, "gelu");
+    add(&ModelConfig::positions, "learned");
+    add(&ModelConfig::mlm_head, "transform");
+    for (ModelConfig& config : all) config.max_position_embeddings = 70;
+    return all;
+}
+inline std::string style_name(const ModelConfig& c) {
+    return message(c.family, ' ', c.biases, ' ', c.norm, ' ', c.norm_gain, ' ', c.hidden_act, ' ', c.positions, ' ', c.mlm_head, ' ', c.residual_mode);
 }
 
 /// Lengths 1, 2, 7 and 64, with a third of the positions predicted.

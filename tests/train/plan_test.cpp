@@ -115,6 +115,16 @@ BOOST_AUTO_TEST_CASE(a_plan_needs_what_a_run_takes) {
             }
 }
 
+BOOST_AUTO_TEST_CASE(plans_of_other_families_need_what_their_runs_take) {
+    const std::int64_t ranks = the_world->communicator().size();
+    for (const char* family : {"roformer", "bert"})
+        for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
+            ModelConfig model = config("alpha");
+            model.family = family;
+            check_need(job_of(model, dtype, 24, 4, 9), ranks == 4 ? 2 : ranks);
+        }
+}
+
 BOOST_AUTO_TEST_CASE(an_arena_of_several_blocks_is_counted_block_by_block) {
     const std::int64_t ranks = the_world->communicator().size();
     check_need(job_of(config("alpha", 6), Dtype::f32, ranks * 90, ranks, 0), 1);
