@@ -2,6 +2,7 @@
 
 #include "model/encoder.hpp"
 
+#include "core/cpu.hpp"
 #include "tests/model/tiny_model.hpp"
 
 #include <boost/test/unit_test.hpp>
@@ -14,7 +15,10 @@ namespace {
 Communicator& world() {
     static int argc = 0;
     static char** argv = nullptr;
-    static World all(argc, argv);
+    static World all = [] {
+        set_thread_count(1);  // the ranks may share two cores
+        return World(argc, argv);
+    }();
     return all.communicator();
 }
 

@@ -17,6 +17,7 @@ namespace rf::test {
 /// Packed sequences with their predicted positions.
 struct Batch {
     std::vector<std::int32_t> ids, position, token_sample, cu_seqlens{0}, sample, rows, targets;
+    std::vector<std::int32_t> segments;    ///< of each token, or empty: all 0
     std::size_t empty_groups = 0;  ///< behind the groups of the ids
 
     /// The same with what a captured step fills its batch up with: tokens after the last sequence, empty sequences, rows that do
@@ -86,7 +87,7 @@ public:
         std::int64_t longest = 0;
         for (std::size_t s = 0; s + 1 < b.cu_seqlens.size(); ++s) longest = std::max<std::int64_t>(longest, b.cu_seqlens[s + 1] - b.cu_seqlens[s]);
         return {.model = config, .stream = stream, .arena = arena, .tensor = *comm,
-                .batch = {.ids = list(b.ids), .segments = {}, .cu_seqlens = list(b.cu_seqlens), .sample = list(b.sample),
+                .batch = {.ids = list(b.ids), .segments = b.segments.empty() ? ConstTensor{} : list(b.segments), .cu_seqlens = list(b.cu_seqlens), .sample = list(b.sample),
                           .origin = {.sample = list(b.token_sample), .position = list(b.position)},
                           .id_tokens = list(groups_.tokens), .id_begin = list(groups_.begin), .longest = longest},
                 .rotary_table = table, .alpha = alpha, .training = training, .seed = 42};

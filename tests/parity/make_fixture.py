@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Writes fixture.h5: what plain PyTorch (roformer_v2.py) makes of a two-layer RoFormerV2 in f64. parity_test.cpp compares.
+"""Writes fixture.h5: what plain PyTorch (roformer_v2.py) makes of a two-layer RoFormerV2 in f64, and families.h5: the same of one layer of BERT, RoBERTa and
+RoFormer v1 (families.py). parity_test.cpp compares.
 
     python3 -m venv build/parity && build/parity/bin/pip install torch numpy h5py
-    build/parity/bin/python tests/parity/make_fixture.py            # writes tests/parity/fixture.h5
-    build/parity/bin/python tests/parity/make_fixture.py --check    # makes it anew and compares with the committed one
+    build/parity/bin/python tests/parity/make_fixture.py            # writes both files
+    build/parity/bin/python tests/parity/make_fixture.py --check    # makes them anew and compares with the committed ones
 
 Layout: /weights, /gradients and /weights_after_<n> hold one dataset a tensor; /batch the packed batch; /states [layers+1, T, C],
-/logits [M, V], /loss the forward pass at the file's alpha; /lr /alpha /losses one value for each of three LAMB updates.
+/logits [M, V], /loss the forward pass at the file's alpha; /lr /alpha /losses one value for each of three LAMB updates. In families.h5 all of these stand in a
+group of the family, with one update.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import h5py
 import numpy
 import torch
 
+import families
 import roformer_v2
 
 HIDDEN, HEADS, INNER, LAYERS, EPSILON, ALPHA = 32, 2, 64, 2, 1e-12, 0.7
@@ -94,34 +97,58 @@ def make():
     return out
 
 
+FAMILY_LAYERS, FAMILY_POSITIONS = 1, 30
+
+
+def make_families():
+    """The same for one layer of every other family; the second half of each sequence is its second text."""
+    batch = make_batch()
+    vocab = len(batch["released_id"])
+    batch["segments"] = [int(t >= (begin + end) // 2) for begin, end in zip(batch["cu_seqlens"][:-1], batch["cu_seqlens"][1:]) for t in range(begin, end)]
+    out = {f"batch/{name}": numpy.array(values, "i4") for name, values in batch.items()}
+    tokens, segments, rows, targets = (torch.tensor(batch[name]) for name in ("tokens", "segments", "rows", "targets"))
+    for family in families.FAMILIES:
+        draw = numpy.random.Generator(numpy.random.PCG64(20210420))
+        weights = {name: torch.tensor((draw.standard_normal(shape) * deviation).astype("f4").astype("f8"), requires_grad=True)
+                   for name, (shape, deviation) in families.shapes_of(family, vocab, HIDDEN, HEADS, INNER, FAMILY_LAYERS, FAMILY_POSITIONS).items()}
+        optimizer = families.Lamb(weights)
+
+        def keep(group, tensors):
+            out.update({f"{family}/{group}/{name}": tensor.detach().numpy().copy() for name, tensor in tensors.items()})
+
+        keep("weights", weights)
+        states = families.encode(family, weights, tokens, segments, batch["cu_seqlens"], ALPHA, EPSILON)
+        logits = families.logits_of(weights, states[-1], rows, EPSILON)
+        loss = roformer_v2.loss_of(logits, targets)
+        loss.backward()
+        out |= {f"{family}/states": torch.stack(states).detach().numpy(), f"{family}/logits": logits.detach().numpy(), f"{family}/loss": numpy.array([loss.item()])}
+        keep("gradients", {name: weight.grad for name, weight in weights.items()})
+        optimizer.step(LR[0])
+        keep("weights_after_1", weights)
+    return out
+
+
 ATTRIBUTES = {"hidden_size": HIDDEN, "num_attention_heads": HEADS, "intermediate_size": INNER, "num_hidden_layers": LAYERS,
               "norm_epsilon": EPSILON, "alpha": ALPHA}
 
 
-def main():
-    parser = argparse.ArgumentParser(description="writes or checks the fixture of parity_test.cpp")
-    parser.add_argument("--check", action="store_true", help="make it anew and compare with the file")
-    parser.add_argument("--file", type=pathlib.Path, default=pathlib.Path(__file__).with_name("fixture.h5"))
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    made = make()
-    if not arguments.check:
-        with h5py.File(arguments.file, "w", libver=("v108", "v110")) as file:
-            file.attrs["text"] = "\n".join(LINES)
-            for name, value in ATTRIBUTES.items():
-                file.attrs[name] = value
-            for name, value in made.items():
-                file.create_dataset(name, data=value, track_times=False)
-        print(f"{arguments.file}: {arguments.file.stat().st_size} bytes, {len(made['batch/tokens'])} tokens, {len(made['batch/rows'])} predicted")
-        return
-    # f64 sums in another order (another PyTorch, another processor) differ by rounding only; a changed formula by far more.
-    bound, wrong = 1e-12, []
-    with h5py.File(arguments.file) as file:
+def write(path, made, attributes):
+    with h5py.File(path, "w", libver=("v108", "v110")) as file:
+        for name, value in attributes.items():
+            file.attrs[name] = value
+        for name, value in made.items():
+            file.create_dataset(name, data=value, track_times=False)
+    print(f"{path}: {path.stat().st_size} bytes, {len(made['batch/tokens'])} tokens, {len(made['batch/rows'])} predicted")
+
+
+def check(path, made, attributes):
+    """What differs from the file. f64 sums in another order (another PyTorch, another processor) differ by rounding only; a changed formula by far more."""
+    bound, wrong, worst = 1e-12, [], 0.0
+    with h5py.File(path) as file:
         names = []
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
         wrong += [f"{name}: in one of the two only" for name in sorted(set(names) ^ set(made))]
-        wrong += [f"attribute {name}: {file.attrs.get(name)}, made {value}" for name, value in ATTRIBUTES.items() if file.attrs.get(name) != value]
-        worst = 0.0
+        wrong += [f"attribute {name}: {file.attrs.get(name)}, made {value}" for name, value in attributes.items() if file.attrs.get(name) != value]
         for name in sorted(set(names) & set(made)):
             old, new = file[name][()], made[name]
             if old.shape != new.shape:
@@ -132,8 +159,25 @@ def main():
             if not difference <= bound:
                 wrong.append(f"{name}: relative difference {difference:.3g}, allowed {bound:g}")
     if wrong:
-        sys.exit(f"{arguments.file} is not what this script makes:\n  " + "\n  ".join(wrong))
-    print(f"{arguments.file}: equal, largest relative difference {worst:.2g}")
+        return [f"{path} is not what this script makes:", *(f"  {line}" for line in wrong)]
+    print(f"{path}: equal, largest relative difference {worst:.2g}")
+    return []
+
+
+def main():
+    parser = argparse.ArgumentParser(description="writes or checks the fixtures of parity_test.cpp")
+    parser.add_argument("--check", action="store_true", help="make them anew and compare with the files")
+    parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path(__file__).parent)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    fixtures = [(arguments.folder / "fixture.h5", make(), ATTRIBUTES),
+                (arguments.folder / "families.h5", make_families(), ATTRIBUTES | {"num_hidden_layers": FAMILY_LAYERS, "max_position_embeddings": FAMILY_POSITIONS})]
+    if not arguments.check:
+        for path, made, attributes in fixtures:
+            write(path, made, attributes | {"text": "\n".join(LINES)})
+        return
+    if wrong := [line for fixture in fixtures for line in check(*fixture)]:
+        sys.exit("\n".join(wrong))
 
 
 if __name__ == "__main__":
