@@ -126,14 +126,14 @@ std::int64_t append_to_bench_file(const std::string& path, const BenchRow& row) 
     }
     const std::string partial = path + ".partial";
     {
-        const h5::File file = h5::create_file(partial);
+        h5::File file = h5::create_file(partial);
         h5::set_attribute(file, schema::kind, schema::kind_bench);
         h5::set_attribute(file, schema::version, std::int64_t{2});
         h5::set_attribute(file, "Conventions", "a row a measurement; attributes are of the last one");
         for (const BenchRow::Text& text : row.texts) h5::set_attribute(file, text.name, text.value);
         bench.write(file, "bench");
         kernels.write(file, "kernels");
-        h5::check(H5Fflush(file, H5F_SCOPE_LOCAL), partial);
+        h5::close_file(file, partial);
     }
     sync_path(partial);
     rename_durably(partial, path);

@@ -86,7 +86,7 @@ int run_encode(const Invocation& invocation, World& world) {
         h5::set_attribute(file, schema::version, std::int64_t{1});
         h5::write(file, "hidden", view(whole.data(), {offsets.back(), c}), {"1", "last hidden states [tokens, C], [CLS] and [SEP] included"});
         h5::write_vector(file, "offsets", offsets, {"tokens", "first token of each line [lines + 1]"});
-        h5::check(H5Fflush(file, H5F_SCOPE_LOCAL), partial);
+        h5::close_file(file, partial);
     }
     sync_path(partial);
     rename_durably(partial, out);

@@ -40,12 +40,13 @@ void print_table(hid_t file, const std::string& name) {
 }
 
 /// Name and extent of every dataset below a group.
-void print_datasets(hid_t group, const std::string& prefix) {
+void print_datasets(hid_t group, const std::string& prefix, int depth = 0) {
+    if (depth > h5::deepest_group) fail("HDF5: ", prefix, ": groups within groups without end");
     for (const std::string& name : h5::list(group)) {
         H5O_info_t info;
         h5::check(H5Oget_info_by_name(group, name.c_str(), &info, H5P_DEFAULT), name);
         if (info.type == H5O_TYPE_GROUP) {
-            print_datasets(h5::Group(h5::check(H5Gopen2(group, name.c_str(), H5P_DEFAULT), name)), prefix + name + "/");
+            print_datasets(h5::Group(h5::check(H5Gopen2(group, name.c_str(), H5P_DEFAULT), name)), prefix + name + "/", depth + 1);
             continue;
         }
         const h5::Dataset set(h5::check(H5Dopen2(group, name.c_str(), H5P_DEFAULT), name));
@@ -61,7 +62,7 @@ void print_datasets(hid_t group, const std::string& prefix) {
 void inspect_file(const fs::path& path) {
     const auto hold = h5::lock();
     // A digest, where there is one, is checked before the library sees a byte.
-    if (fs::exists(path.string() + ".digest"))
+    if (fs::exists(path.string() + ".digest") || has_seal(path))
         if (const std::string damage = find_damage(path); !damage.empty()) fail(damage);
     if (H5Fis_hdf5(path.c_str()) <= 0) fail_usage(path.string(), ": not a data file of this program (not HDF5)");
     const h5::File file = h5::open_file(path);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 
 namespace rf::app {
 
@@ -32,7 +33,8 @@ static std::vector<fs::path> digested_files(const std::vector<std::string>& path
                 for (const fs::path& part : checkpoint_parts(entry.path())) files.push_back(part);
             const std::string text = entry.path().string();
             if (entry.path().extension() == ".digest") files.emplace_back(text.substr(0, text.size() - 7));
-            // A checkpoint's file without a digest is damage, too; results and hidden states carry none.
+            // A checkpoint's file without a digest is damage, too; hidden states carry none, results one within.
+            if (entry.path().extension() == ".h5" && entry.is_regular_file() && has_seal(entry.path())) files.push_back(entry.path());
             const bool in_checkpoint = entry.path().extension() == ".h5" && entry.path().parent_path().filename().string().starts_with("step-");
             if (in_checkpoint) files.push_back(entry.path());
         }
@@ -47,15 +49,22 @@ int run_verify(const Invocation& invocation, World& world) {
     if (invocation.positional.empty()) fail_usage("verify needs at least one path");
     Communicator& all = world.communicator();
     const std::vector<fs::path> files = digested_files(invocation.positional);
-    double damaged = 0;
-    for (std::size_t i = 0; i < files.size(); ++i) {
-        if (static_cast<int>(i % static_cast<std::size_t>(all.size())) != all.rank()) continue;
-        if (const std::string damage = find_damage(files[i]); !damage.empty()) {
-            log::write_line("damaged: " + damage);
-            damaged += 1;
+    // Every file is read by all ranks, each its share of the blocks; who met the first difference speaks.
+    std::int64_t damaged = 0;
+    for (const fs::path& file : files) {
+        std::int64_t block = 0;
+        std::string damage;
+        try {
+            damage = find_damage(file, {.part = all.rank(), .parts = all.size()}, &block);
+        } catch (const std::exception& e) {
+            damage = message(file.string(), ": ", e.what());
         }
+        const std::vector<std::int64_t> found = all.gather(damage.empty() ? std::numeric_limits<std::int64_t>::max() : block);
+        const auto first = std::min_element(found.begin(), found.end());
+        if (*first == std::numeric_limits<std::int64_t>::max()) continue;
+        ++damaged;
+        if (first - found.begin() == all.rank()) log::write_line("damaged: " + damage);
     }
-    damaged = all.sum(damaged);
     log::info("verified ", files.size(), " files: ", damaged == 0 ? "all agree with their digests" : message(damaged, " damaged"));
     return damaged == 0 ? 0 : 1;
 }

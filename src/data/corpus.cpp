@@ -155,8 +155,8 @@ void Corpus::check_folders(const json::value& where, const json::Place& place) c
 std::string find_corpus_damage(const json::value& where, const json::Place& place, int part, int parts) {
     std::vector<std::string> paths;
     add_paths(where, place, paths);
-    for (auto i = static_cast<std::size_t>(part); i < paths.size(); i += static_cast<std::size_t>(parts))
-        if (const std::string damage = find_damage(paths[i]); !damage.empty()) return "corpus shard " + damage;
+    for (const std::string& path : paths)
+        if (const std::string damage = find_damage(path, {.part = part, .parts = parts}); !damage.empty()) return "corpus shard " + damage;
     return {};
 }
 

@@ -11,8 +11,8 @@
 
 namespace rf {
 
-/// The first damage among the shards number `part`, `part` + `parts`, …, or empty: ranks share the work and must agree on the
-/// outcome before any of them opens a shard, for a damaged file can keep the HDF5 library busy for ever.
+/// The first damage in a share of the shards' blocks (number `part`, `part` + `parts`, … of each), or empty: ranks share the work and must
+/// agree on the outcome before any of them opens a shard, for a damaged file can keep the HDF5 library busy for ever.
 std::string find_corpus_damage(const json::value& where, const json::Place& place, int part = 0, int parts = 1);
 
 class Corpus {

@@ -58,12 +58,12 @@ private:
     SeenSet<std::uint64_t> bands_;
 };
 
-/// Reads the front of the parts one after another: beside one of them only the filter is in memory.
+/// Reads the front of the parts one after another: beside one of them only the filter and a byte a document are in memory.
 Plan make_plan(const BuildCorpusInput& in, const fs::path& partial, const std::vector<fs::path>& parts) {
     std::int64_t sources = 0;
     for (const fs::path& part : parts) sources += CorpusPart::counts_of_file(part).documents;
     DuplicateFilter filter(in, sources);
-    std::ofstream keep(keep_path(partial), std::ios::binary);
+    std::string keep;
     Plan plan;
     ShardPlan shard;
     std::int64_t source = 0;
@@ -75,7 +75,7 @@ Plan make_plan(const BuildCorpusInput& in, const fs::path& partial, const std::v
         }
         for (std::size_t d = 0; d < part.documents.size(); ++d, ++source) {
             const bool stays = filter.keep(part, d, plan.report);
-            keep.put(stays ? 1 : 0);
+            keep.push_back(stays ? 1 : 0);
             if (!stays) continue;
             const CorpusPart::Document& document = part.documents[d];
             shard.documents += document.pieces;
@@ -93,7 +93,7 @@ Plan make_plan(const BuildCorpusInput& in, const fs::path& partial, const std::v
     }
     if (shard.documents > 0) plan.shards.push_back(shard);
     plan.report.shards = static_cast<std::int64_t>(plan.shards.size());
-    if (!keep.flush()) fail("cannot write ", keep_path(partial).string());
+    write_file(keep_path(partial), keep);
     return plan;
 }
 
@@ -228,7 +228,7 @@ void write_shard(const Plan& plan, std::int64_t number, const PartMaker& maker, 
             offsets.add(ends.data(), static_cast<std::int64_t>(ends.size()));
         }
         ranges = {tokens.finish(), words.finish(), offsets.finish()};
-        h5::check(H5Fflush(file, H5F_SCOPE_LOCAL), path);
+        h5::close_file(file, path.string());
     }
     write_digest(path, std::move(ranges));
 }

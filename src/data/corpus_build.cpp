@@ -2,6 +2,7 @@
 
 #include "core/log.hpp"
 #include "io/files.hpp"
+#include "io/folder_lock.hpp"
 #include "data/corpus_parts.hpp"
 #include "io/text_input.hpp"
 
@@ -215,6 +216,7 @@ void build_corpus(const BuildCorpusInput& in, const json::Place& place, Communic
     PartMaker maker(in);
     const std::string mark = fingerprint(in, paths, maker);
     const fs::path folder = in.output, partial = folder / ".partial";
+    const FolderLock lock = lock_folder(folder, message(place.at("output")), world);
     if (open_output(folder, mark, paths, restart, world)) {
         log::info("already built: ", in.output);
         return;

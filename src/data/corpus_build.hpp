@@ -35,7 +35,7 @@ struct BuildCorpusInput {
     std::string format = "auto";      ///< "auto" (.jsonl by its name, else lines), "jsonl", "lines", "paragraphs" (blank lines part documents)
     SegmenterInput segmenter;
     DocumentInput document;
-    bool drop_duplicates = true;      ///< documents whose whole text occurred before: 17 bytes of memory a document, on one rank
+    bool drop_duplicates = true;      ///< documents whose whole text occurred before: 18 bytes of memory a document, on one rank
     NearDuplicateInput near_duplicates;  ///< documents nearly equal to an earlier one: another 8.5 bytes a document and band
     std::int64_t max_bad_lines = 0;   ///< malformed lines passed over, counted
     std::int64_t shard_tokens = 1 << 28;

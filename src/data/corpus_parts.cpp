@@ -36,19 +36,23 @@ void put(std::string& out, const std::vector<T>& list) {
     out.append(reinterpret_cast<const char*>(list.data()), list.size() * sizeof(T));
 }
 
+/// Reads a list that ends before `end`.
 template <class T>
-const char* take(const char* from, std::vector<T>& list) {
+const char* take(const char* from, const char* end, std::vector<T>& list) {
     std::int64_t count = 0;
+    if (end - from < static_cast<std::ptrdiff_t>(sizeof count)) fail("a list that its file does not hold");
     std::memcpy(&count, from, sizeof count);
+    if (count < 0 || count > (end - from - static_cast<std::ptrdiff_t>(sizeof count)) / static_cast<std::ptrdiff_t>(sizeof(T))) fail("a list longer than its file");
     list.resize(static_cast<std::size_t>(count));
     if (count) std::memcpy(list.data(), from + sizeof count, list.size() * sizeof(T));
     return from + sizeof count + list.size() * sizeof(T);
 }
 
 /// What stands before the first digest.
-const char* take_front(const char* from, CorpusPart& part) {
+const char* take_front(const char* from, const char* end, CorpusPart& part) {
+    if (end - from < static_cast<std::ptrdiff_t>(sizeof part.counts)) fail("counts that its file does not hold");
     std::memcpy(&part.counts, from, sizeof part.counts);
-    return take(take(from + sizeof part.counts, part.documents), part.bands);
+    return take(take(from + sizeof part.counts, end, part.documents), end, part.bands);
 }
 
 [[noreturn]] void fail_damaged(const fs::path& path) { fail(path.string(), ": a part of the build is damaged; run the build again"); }
@@ -73,10 +77,12 @@ CorpusPart CorpusPart::from_file(const fs::path& path) {
     const std::string bytes = read_file(path);
     if (!is_whole(bytes)) fail_damaged(path);
     CorpusPart part;
-    const char* at = take_front(bytes.data(), part);
-    at = take(at + digest_length, part.lengths);
-    at = take(at, part.tokens);
-    take(at, part.word_start);
+    const char* end = bytes.data() + bytes.size();
+    const char* at = take_front(bytes.data(), end, part);
+    if (end - at < static_cast<std::ptrdiff_t>(digest_length)) fail_damaged(path);
+    at = take(at + digest_length, end, part.lengths);
+    at = take(at, end, part.tokens);
+    take(at, end, part.word_start);
     return part;
 }
 
@@ -100,7 +106,7 @@ CorpusPart CorpusPart::front_of_file(const fs::path& path) {
     append(digest_length);
     if (!in || !is_whole(bytes)) fail_damaged(path);
     CorpusPart part;
-    take_front(bytes.data(), part);
+    take_front(bytes.data(), bytes.data() + bytes.size(), part);
     return part;
 }
 
@@ -123,8 +129,7 @@ void PartMaker::save(const fs::path& path) {
     if (!paragraph_.empty()) add_document(std::exchange(paragraph_, ""), {});
     // Not flushed to the disk: after a power failure a torn part is seen by its digest and made again.
     const std::string bytes = part_.to_bytes();
-    std::ofstream out(path, std::ios::binary);
-    if (!out.write(bytes.data(), static_cast<std::streamsize>(bytes.size())).flush()) fail("cannot write ", path.string(), ": ", std::strerror(errno));
+    write_file(path, bytes);
 }
 
 void PartMaker::add_line(const std::string& line, const std::string& file, std::int64_t number) {

@@ -42,27 +42,28 @@ struct Descriptor {
     Descriptor& operator=(const Descriptor&) = delete;
 };
 
+void write_all(const Descriptor& out, std::string_view content, const fs::path& path) {
+    while (!content.empty()) {
+        const ssize_t n = ::write(out.fd, content.data(), content.size());
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) fail_file("cannot write", path);
+        content.remove_prefix(static_cast<std::size_t>(n));
+    }
+}
+
 fs::path digest_path(const fs::path& file) { return file.string() + ".digest"; }
 
-/// Calls use(block index, bytes) for each block of the file.
-template <class Use>
-std::int64_t for_each_block(const fs::path& file, std::int64_t block, Use use) {
-    const Descriptor in(file, O_RDONLY);
-    std::vector<char> data(static_cast<std::size_t>(block));
-    std::int64_t total = 0;
-    for (std::size_t index = 0;; ++index) {
-        std::int64_t have = 0;
-        while (have < block) {
-            const ssize_t n = ::read(in.fd, data.data() + have, static_cast<std::size_t>(block - have));
-            if (n < 0 && errno == EINTR) continue;
-            if (n < 0) fail_file("cannot read", file);
-            if (n == 0) break;
-            have += n;
-        }
-        if (have > 0) use(index, data.data(), have);
-        total += have;
-        if (have < block) return total;
+/// Fills `data` from a place in the file, less at its end; returns the bytes read.
+std::int64_t read_at(int fd, char* data, std::int64_t bytes, std::int64_t offset, const fs::path& file) {
+    std::int64_t have = 0;
+    while (have < bytes) {
+        const ssize_t n = ::pread(fd, data + have, static_cast<std::size_t>(bytes - have), offset + have);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) fail_file("cannot read", file);
+        if (n == 0) break;
+        have += n;
     }
+    return have;
 }
 
 std::string to_text(const FileDigest& d) {
@@ -93,7 +94,9 @@ bool from_text(const std::string& text, FileDigest& d) {
             std::getline(in, r.name);
         }
     }
-    return true;
+    // Whoever wrote it: no size in it is believed before memory is taken by it.
+    constexpr std::int64_t largest_block = 1 << 26;
+    return d.size >= 0 && d.block >= 1 && d.block <= largest_block && static_cast<std::int64_t>(d.blocks.size()) == (d.size + d.block - 1) / d.block;
 }
 
 }  // namespace
@@ -111,16 +114,13 @@ void rename_durably(const fs::path& from, const fs::path& to) {
     sync_path(parent.empty() ? "." : parent);
 }
 
+void write_file(const fs::path& path, std::string_view content) { write_all(Descriptor(path, O_WRONLY | O_CREAT | O_TRUNC), content, path); }
+
 void write_file_atomically(const fs::path& path, std::string_view content) {
     const fs::path partial = path.string() + ".partial";
     {
         const Descriptor out(partial, O_WRONLY | O_CREAT | O_TRUNC);
-        while (!content.empty()) {
-            const ssize_t n = ::write(out.fd, content.data(), content.size());
-            if (n < 0 && errno == EINTR) continue;
-            if (n < 0) fail_file("cannot write", partial);
-            content.remove_prefix(static_cast<std::size_t>(n));
-        }
+        write_all(out, content, partial);
         if (::fsync(out.fd) != 0) fail_file("cannot flush", partial);
     }
     rename_durably(partial, path);
@@ -143,30 +143,74 @@ std::string read_file(const fs::path& path) {
 void write_digest(const fs::path& file, std::vector<FileDigest::Range> ranges) {
     FileDigest d;
     d.ranges = std::move(ranges);
-    d.size = for_each_block(file, d.block, [&](std::size_t, const char* data, std::int64_t n) { d.blocks.push_back(digest(data, n)); });
+    {
+        const Descriptor in(file, O_RDONLY);
+        std::vector<char> data(static_cast<std::size_t>(d.block));
+        while (const std::int64_t n = read_at(in.fd, data.data(), d.block, d.size, file)) {
+            d.blocks.push_back(digest(data.data(), n));
+            d.size += n;
+        }
+    }
     sync_path(file);
     write_file_atomically(digest_path(file), to_text(d));
 }
 
-std::string find_damage(const fs::path& file) {
+namespace {
+
+/// The first bytes of a sealed file whose rest is this.
+std::string seal_of(const std::string& rest) {
+    std::string text = message("roformer-seal 1\nsize ", rest.size(), "\nxxh3 ", digest(rest.data(), static_cast<std::int64_t>(rest.size())), '\n');
+    text.resize(seal_bytes, '\0');
+    return text;
+}
+
+}  // namespace
+
+void seal_file(const fs::path& file) {
+    const std::string seal = seal_of(read_file(file).substr(seal_bytes));
+    const Descriptor out(file, O_WRONLY);
+    write_all(out, seal, file);
+    if (::fsync(out.fd) != 0) fail_file("cannot flush", file);
+}
+
+bool has_seal(const fs::path& file) {
+    constexpr std::string_view hdf5 = "\x89HDF\r\n\x1a\n";
+    const Descriptor in(file, O_RDONLY);
+    char begin[seal_bytes + hdf5.size()];
+    const auto n = static_cast<std::size_t>(read_at(in.fd, begin, sizeof begin, 0, file));
+    const std::string_view text(begin, n);
+    // Either mark alone may be the damaged one.
+    return !text.starts_with(hdf5) && (text.starts_with("roformer-seal") || text.substr(std::min(n, std::size_t{seal_bytes})) == hdf5);
+}
+
+std::string find_damage(const fs::path& file, BlockShare share, std::int64_t* first_block) {
     const fs::path beside = digest_path(file);
+    if (first_block) *first_block = 0;
     if (!fs::exists(file)) return message(file.string(), ": missing");
+    if (!fs::exists(beside) && has_seal(file)) {
+        if (share.part != 0) return {};
+        const std::string bytes = read_file(file), rest = bytes.size() < seal_bytes ? "" : bytes.substr(seal_bytes);
+        return bytes.starts_with(seal_of(rest)) ? "" : message(file.string(), ": differs from the digest it carries");
+    }
     if (!fs::exists(beside)) return message(file.string(), ": its digest ", beside.filename().string(), " is missing");
     FileDigest d;
     if (!from_text(read_file(beside), d)) return message(beside.string(), ": the digest file itself is damaged");
     const auto size = static_cast<std::int64_t>(fs::file_size(file));
     if (size != d.size) return message(file.string(), ": ", size, " bytes long, expected ", d.size, size < d.size ? " (truncated)" : "");
-    std::string damage;
-    for_each_block(file, d.block, [&](std::size_t index, const char* data, std::int64_t n) {
-        if (!damage.empty() || (index < d.blocks.size() && d.blocks[index] == digest(data, n))) return;
-        const std::int64_t begin = static_cast<std::int64_t>(index) * d.block, end = begin + n;
+    if (share.parts == 0) return {};
+    const Descriptor in(file, O_RDONLY);
+    std::vector<char> data(static_cast<std::size_t>(std::min(d.block, d.size)));
+    for (std::int64_t index = share.part; index * d.block < d.size; index += share.parts) {
+        const std::int64_t begin = index * d.block, expected = std::min(d.block, d.size - begin);
+        const std::int64_t n = read_at(in.fd, data.data(), expected, begin, file), end = begin + expected;
+        if (n == expected && d.blocks[static_cast<std::size_t>(index)] == digest(data.data(), n)) continue;
         std::string names;
         for (const auto& r : d.ranges)
             if (r.begin < end && begin < r.end) names += (names.empty() ? "" : ", ") + r.name;
-        damage = message(file.string(), ": bytes ", begin, " to ", end - 1, " differ from their digest (holds ",
-                         names.empty() ? "HDF5 structure" : names, ")");
-    });
-    return damage;
+        if (first_block) *first_block = index;
+        return message(file.string(), ": bytes ", begin, " to ", end - 1, " differ from their digest (holds ", names.empty() ? "HDF5 structure" : names, ")");
+    }
+    return {};
 }
 
 }  // namespace rf

@@ -18,6 +18,8 @@ void sync_path(const std::filesystem::path& path);
 void write_file_atomically(const std::filesystem::path& path, std::string_view content);
 /// Renames and flushes both folders.
 void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to);
+/// Writes a file in place, without flushing it to the disk: for what is only an intermediate state and checked when it is read.
+void write_file(const std::filesystem::path& path, std::string_view content);
 std::string read_file(const std::filesystem::path& path);
 
 /// Digest of a file in blocks, so that damage can be placed: kept beside the file as `<file>.digest`.
@@ -35,7 +37,20 @@ struct FileDigest {
 };
 /// Reads the whole file, writes `<file>.digest` (itself protected by a digest), flushes both.
 void write_digest(const std::filesystem::path& file, std::vector<FileDigest::Range> ranges);
-/// Empty when the file agrees with its digest; otherwise what is wrong: file, tensor, byte range.
-std::string find_damage(const std::filesystem::path& file);
+/// A digest within the file instead, for one that is put in place by a single rename: the first `seal_bytes` of the file, which the writer
+/// has left free, say what the rest must be. Flushes the file.
+inline constexpr std::int64_t seal_bytes = 512;
+void seal_file(const std::filesystem::path& file);
+/// Whether a file claims to be sealed: it does not begin as an HDF5 file without free bytes before it does.
+bool has_seal(const std::filesystem::path& file);
+
+/// Which blocks of a file are looked at: number `part`, `part` + `parts`, …, so that ranks share the reading; none of them where `parts` is 0.
+struct BlockShare {
+    std::int64_t part = 0;
+    std::int64_t parts = 1;
+};
+/// Empty when the file has its size and those blocks agree with its digest or seal; otherwise what is wrong: file, tensor, byte range. `first_block`:
+/// set to the number of the first damaged block, 0 where the file as a whole is wrong.
+std::string find_damage(const std::filesystem::path& file, BlockShare share = {}, std::int64_t* first_block = nullptr);
 
 }  // namespace rf

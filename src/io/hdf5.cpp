@@ -1,5 +1,7 @@
 #include "io/hdf5.hpp"
 
+#include "io/hdf5_file_driver.hpp"
+
 #include <algorithm>
 #include <cstring>
 
@@ -77,21 +79,40 @@ void quiet() {
 }
 }  // namespace
 
-File create_file(const std::string& path) {
+File create_file(const std::string& path, std::int64_t reserve) {
     quiet();
     // The earliest format that has what we use keeps the files readable everywhere; no times are stored, so equal
     // content gives equal bytes.
     const PropertyList access(check(H5Pcreate(H5P_FILE_ACCESS), path));
     H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST);
     H5Pset_alignment(access, 1, 8);  // datasets are mapped and read in place
+    H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);  // close_file closes, whatever handles still live
     const PropertyList create(check(H5Pcreate(H5P_FILE_CREATE), path));
     H5Pset_obj_track_times(create, false);
-    return File(check(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, create, access), path));
+    check(H5Pset_userblock(create, static_cast<hsize_t>(reserve)), path);
+    check(H5Pset_driver(access, file_driver(), nullptr), path);
+    File file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, create, access));
+    if (const std::string trouble = file < 0 ? take_write_trouble(path) : ""; !trouble.empty()) {
+        H5Eclear2(H5E_DEFAULT);
+        fail(trouble);
+    }
+    check(file, path);
+    return file;
 }
 
 File open_file(const std::string& path) {
     quiet();
     return File(check(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), path));
+}
+
+void close_file(File& file, const std::string& path) {
+    check(H5Fclose(file.release()), path);
+    if (const std::string trouble = take_write_trouble(path); !trouble.empty()) fail(trouble);
+}
+
+void flush_file(const File& file, const std::string& path) {
+    check(H5Fflush(file, H5F_SCOPE_LOCAL), path);
+    if (const std::string trouble = take_write_trouble(path); !trouble.empty()) fail(trouble);
 }
 
 Group create_group(hid_t parent, const std::string& name) {
@@ -115,7 +136,11 @@ std::vector<std::string> list(hid_t group) {
     std::vector<std::string> names;
     for (hsize_t i = 0; i < info.nlinks; ++i) {
         const ssize_t size = H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, nullptr, 0, H5P_DEFAULT);
-        std::string name(static_cast<std::size_t>(std::max<ssize_t>(size, 0)), '\0');
+        check(size, "group");
+        H5L_info_t link;
+        check(H5Lget_info_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, &link, H5P_DEFAULT), "group");
+        if (link.type != H5L_TYPE_HARD) fail("HDF5: a link in a group leads elsewhere, which no file of this program has");
+        std::string name(static_cast<std::size_t>(size), '\0');
         H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, name.data(), name.size() + 1, H5P_DEFAULT);
         names.push_back(std::move(name));
     }
@@ -162,11 +187,24 @@ Dataset write_vector(hid_t parent, const std::string& name, const std::vector<T>
     return write_raw(parent, name, type_of<T>(), 1, &size, data.data(), info);
 }
 
+namespace {
+/// The number of items of a dataset, when the file has room for them: a size in a header is not believed before memory is taken by it.
+std::size_t bounded_count(hid_t set, std::size_t item, const std::string& name) {
+    const Dataspace space(check(H5Dget_space(set), name));
+    const auto count = H5Sget_simple_extent_npoints(space);
+    hsize_t bytes = 0;
+    const File file(check(H5Iget_file_id(set), name));
+    check(H5Fget_filesize(file, &bytes), name);
+    if (count < 0 || static_cast<hsize_t>(count) > bytes / item) fail("HDF5: ", name, ": ", count, " items do not fit into a file of ", bytes, " bytes");
+    return static_cast<std::size_t>(count);
+}
+}  // namespace
+
 template <class T>
 std::vector<T> read_vector(hid_t parent, const std::string& name) {
     const Dataset set(check(H5Dopen2(parent, name.c_str(), H5P_DEFAULT), name));
-    const Dataspace space(check(H5Dget_space(set), name));
-    std::vector<T> data(static_cast<std::size_t>(H5Sget_simple_extent_npoints(space)));
+    const Datatype stored(check(H5Dget_type(set), name));
+    std::vector<T> data(bounded_count(set, std::max<std::size_t>(1, H5Tget_size(stored)), name));
     if (!data.empty()) check(H5Dread(set, type_of<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, data.data()), name);
     return data;
 }
@@ -223,7 +261,7 @@ void write_strings(hid_t parent, const std::string& name, const std::vector<std:
 std::vector<std::string> read_strings(hid_t parent, const std::string& name) {
     const Dataset set(check(H5Dopen2(parent, name.c_str(), H5P_DEFAULT), name));
     const Dataspace space(check(H5Dget_space(set), name));
-    std::vector<char*> text(static_cast<std::size_t>(H5Sget_simple_extent_npoints(space)));
+    std::vector<char*> text(bounded_count(set, 1, name));
     const Datatype type = string_type();
     std::vector<std::string> data;
     if (text.empty()) return data;

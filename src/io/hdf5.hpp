@@ -33,6 +33,7 @@ public:
         id_ = -1;
     }
     operator hid_t() const { return id_; }
+    hid_t release() { return std::exchange(id_, -1); }
 
 private:
     hid_t id_ = -1;
@@ -49,12 +50,21 @@ using PropertyList = Handle<H5Pclose>;
 /// Throws with HDF5's own words and `what` (a path or a name) when the library reports a failure.
 hid_t check(hid_t id, const std::string& what);
 
-File create_file(const std::string& path);  ///< truncates
+/// Truncates. `reserve`: bytes at the file's begin that HDF5 leaves alone (0, or 512 and its doubles).
+File create_file(const std::string& path, std::int64_t reserve = 0);
 File open_file(const std::string& path);    ///< read only
+/// Writes out what the library still holds and closes the file. Throws with file and reason when any write since it was created failed; until
+/// then failures are kept from the library (see hdf5_file_driver.hpp).
+void close_file(File& file, const std::string& path);
+/// The same of a file that stays open.
+void flush_file(const File& file, const std::string& path);
 Group create_group(hid_t parent, const std::string& name);
 bool exists(hid_t parent, const std::string& name);
-/// Names of the links in a group, sorted.
+/// Names of the links in a group, sorted. This program makes hard links only; a group with others is not its own and an error.
 std::vector<std::string> list(hid_t group);
+
+/// Groups within groups that a file of this program never reaches; a damaged or foreign one may hold a group within itself.
+inline constexpr int deepest_group = 16;
 
 hid_t native_type(Dtype dtype);  ///< bf16 is stored as u16 bits
 

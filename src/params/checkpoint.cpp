@@ -1,6 +1,7 @@
 #include "params/checkpoint.hpp"
 
 #include "core/build.hpp"
+#include "core/log.hpp"
 #include "io/files.hpp"
 #include "io/hdf5.hpp"
 #include "io/schema.hpp"
@@ -56,10 +57,25 @@ void put_in_place(const Shards& shards, Range range, std::int64_t item, const st
 }
 
 /// At no instant does a part of it stand under its name: a kill leaves it whole, or a partial one that the next start removes.
-void remove_checkpoint(const fs::path& path) {
+fs::path set_aside(const fs::path& path) {
     const fs::path aside = path.string() + ".retired.partial";
     fs::remove_all(aside);
     fs::rename(path, aside);
+    return aside;
+}
+
+/// Gives a written checkpoint its name. One of the same step (damaged and found so at the start, or of a rename that was said to have
+/// failed) leaves only when the new one stands.
+void give_name(const fs::path& partial, const fs::path& final) {
+    if (!fs::exists(final)) return rename_durably(partial, final);
+    const fs::path aside = set_aside(final);
+    try {
+        rename_durably(partial, final);
+    } catch (...) {
+        std::error_code ignored;
+        if (!fs::exists(final)) fs::rename(aside, final, ignored);
+        throw;
+    }
     fs::remove_all(aside);
 }
 
@@ -104,7 +120,9 @@ std::int64_t checkpoint_copy_bytes(const ParamLayout& layout, const Shards& shar
 }
 
 CheckpointWriter::State CheckpointWriter::local_state() const {
-    return job_ ? (job_->published ? State::idle : job_->state.load()) : State::idle;
+    if (!job_) return State::idle;
+    const State state = job_->state;
+    return job_->published && state != State::failed ? State::idle : state;
 }
 
 void CheckpointWriter::start(const Stream& stream, const ParamState& state, const CheckpointMeta& meta) {
@@ -115,8 +133,15 @@ void CheckpointWriter::start(const Stream& stream, const ParamState& state, cons
     job->dtype = state.master().dtype;
     job->final = checkpoint_path(folder_, meta.step);
     job->partial = job->final.string() + ".partial";
-    if (grid_.world.rank() == 0) fs::create_directories(job->partial);
-    grid_.world.barrier();
+    std::string trouble;
+    if (grid_.world.rank() == 0) {
+        std::error_code error;
+        fs::create_directories(job->partial, error);
+        if (error) trouble = message("the checkpoint of step ", meta.step, " could not be written (cannot create ", job->partial.string(), ": ", error.message(),
+                                     "); the one before it is untouched");
+    }
+    grid_.world.broadcast(trouble, 0);
+    if (!trouble.empty()) throw CheckpointFailure(trouble);
 
     // Whole tensors to their writers. What a writer gets of a shard is one run of it: pieces and entries are in the same order.
     const int size = grid_.data->size(), me = grid_.data->rank();
@@ -165,7 +190,7 @@ void CheckpointWriter::write_part(const Job& job) const {
                 ranges.push_back({name, begin, begin + part.bytes()});
             }
         }
-        h5::check(H5Fflush(file, H5F_SCOPE_LOCAL), path);
+        h5::close_file(file, path.string());
     }
     write_digest(path, std::move(ranges));
 }
@@ -222,19 +247,21 @@ void CheckpointWriter::write_index(const Job& job) const {
                 h5::set_attribute(set, "units", "1");
             }
         }
-        h5::check(H5Fflush(file, H5F_SCOPE_LOCAL), path);
+        h5::close_file(file, path.string());
     }
     write_digest(path, {});
     sync_path(job.partial);
-    if (fs::exists(job.final)) remove_checkpoint(job.final);  // a damaged one of the same step, found so at the start
-    rename_durably(job.partial, job.final);
+    if (!job.meta.journal.empty()) sync_path(job.meta.journal);
+    give_name(job.partial, job.final);
 }
 
 void CheckpointWriter::retire(std::int64_t newest) const {
+    // Nothing older goes unless the newest is whole where readers will look for it.
+    if (const std::string damage = find_checkpoint_damage(checkpoint_path(folder_, newest), {.parts = 0}); !damage.empty()) fail(damage);
     std::int64_t kept = 0;
     for (const std::int64_t step : checkpoint_steps(folder_)) {
         if (step > newest || ++kept <= keep_ || step == protected_) continue;
-        remove_checkpoint(checkpoint_path(folder_, step));
+        fs::remove_all(set_aside(checkpoint_path(folder_, step)));
     }
 }
 
@@ -247,14 +274,18 @@ void CheckpointWriter::publish() {
     thread_ = std::thread([this, job = job_.get()] {
         job->run([&] {
             write_index(*job);
-            retire(job->meta.step);
+            try {
+                retire(job->meta.step);
+            } catch (const std::exception& e) {
+                log::warning("older checkpoints in ", folder_.string(), " could not be removed (", e.what(), "); it is tried again after the next");
+            }
         });
     });
 }
 
 void CheckpointWriter::finish() {
     if (!job_) return;
-    const auto agree = [&](const char* what) {
+    const auto agree = [&] {
         if (thread_.joinable()) thread_.join();
         const bool failed = job_->state == State::failed;
         std::string text;
@@ -270,14 +301,16 @@ void CheckpointWriter::finish() {
             if (!all[static_cast<std::size_t>(r)]) continue;
             grid_.world.broadcast(text, r);
             const std::int64_t step = job_->meta.step;
+            // No thread of any rank works in it any more. What stays of it, where not even this can be done, goes at the next start.
+            std::error_code ignored;
+            if (grid_.world.rank() == 0) fs::remove_all(job_->partial, ignored);
             job_.reset();
-            fail("the checkpoint of step ", step, " could not be ", what, " (rank ", r, ": ", text,
-                 "); the one before it is untouched");
+            throw CheckpointFailure(message("the checkpoint of step ", step, " could not be written (rank ", r, ": ", text, "); the one before it is untouched"));
         }
     };
-    agree("written");
+    agree();
     publish();
-    agree("published");
+    agree();
     durable_ = job_->meta.step;
     job_.reset();
 }

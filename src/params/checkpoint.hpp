@@ -4,6 +4,8 @@
 /// `optimizer/m` and `optimizer/v`. The folder is written as `step-….partial`, flushed, then renamed: it is whole or
 /// absent. Beside each file lies its digest. Any tensor × data split can read what any other wrote.
 
+#include "core/check.hpp"
+#include "io/files.hpp"
 #include "params/state.hpp"
 
 #include <atomic>
@@ -23,6 +25,12 @@ struct CheckpointMeta {
     std::string input;           ///< JSON, as resolved
     std::string identity;        ///< JSON of what may not change within an output folder
     std::string vocab;           ///< text of vocab.txt, so that a checkpoint can be used alone
+    std::filesystem::path journal;  ///< a file that must be on the disk before the checkpoint counts; not stored, may be empty
+};
+
+/// A checkpoint could not be written. Every rank meets it alike; those before are untouched and the next may be tried.
+class CheckpointFailure : public Error {
+    using Error::Error;
 };
 
 /// Writes checkpoints behind the training loop. Collective calls: `start`, `finish`. Between them `local_state` tells how
@@ -34,12 +42,14 @@ public:
     CheckpointWriter(std::filesystem::path folder, ParallelGrid& grid, const ParamLayout& layout, std::int64_t keep);
     ~CheckpointWriter();
 
-    /// Copies the state, so that the next update may run, and writes it on a thread. Finishes an earlier one first.
+    /// Copies the state, so that the next update may run, and writes it on a thread. Finishes an earlier one first. Throws a
+    /// CheckpointFailure on every rank where there is no place to write.
     void start(const Stream& stream, const ParamState& state, const CheckpointMeta& meta);
     State local_state() const;
     /// All ranks are done: rank 0 makes checkpoint.h5, renames the folder and retires old ones, on its thread.
     void publish();
-    /// Waits until what was started is durable. Throws the first rank's error on every rank; the folder stays .partial.
+    /// Waits until what was started is durable. Otherwise throws the first rank's error on every rank as a CheckpointFailure, with what was
+    /// written removed.
     void finish();
     /// This step's checkpoint stays, whatever is newer; the one protected before no longer does.
     void protect(std::int64_t step) { protected_ = step; }
@@ -75,9 +85,9 @@ std::filesystem::path find_checkpoint(const std::filesystem::path& given, const 
 /// Deletes `step-*.partial` left by killed runs.
 void remove_partial_checkpoints(const std::filesystem::path& folder);
 
-/// Empty when every file of a checkpoint agrees with its digest; otherwise the first damage found among files number
-/// `part`, `part` + `parts`, ….
-std::string find_checkpoint_damage(const std::filesystem::path& checkpoint, int part = 0, int parts = 1);
+/// Empty when every file of a checkpoint agrees with its digest; otherwise the first damage found in this share of the files' blocks. The
+/// index, which is small, is always looked at whole.
+std::string find_checkpoint_damage(const std::filesystem::path& checkpoint, BlockShare share = {});
 
 /// The files a checkpoint consists of, as its index tells; the index alone when that is damaged.
 std::vector<std::filesystem::path> checkpoint_parts(const std::filesystem::path& checkpoint);

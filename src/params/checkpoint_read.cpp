@@ -29,7 +29,13 @@ Shape shape_of(hid_t set) {
     H5Sget_simple_extent_dims(space, dims, nullptr);
     Shape shape;
     shape.rank = rank;
-    for (int i = 0; i < rank; ++i) shape[i] = static_cast<std::int64_t>(dims[i]);
+    constexpr hsize_t most = hsize_t{1} << 50;  // elements, so that no product of sizes overflows
+    hsize_t count = 1;
+    for (int i = 0; i < rank; ++i) {
+        if (dims[i] > most || (dims[i] > 0 && count > most / dims[i])) fail("a tensor in a checkpoint is too large to be one");
+        count *= dims[i];
+        shape[i] = static_cast<std::int64_t>(dims[i]);
+    }
     return shape;
 }
 
@@ -56,13 +62,14 @@ void read_range(hid_t file, const std::string& name, const ParamEntry& entry, Ra
     upload(stream, rows.data() + begin % row * size_of(out.dtype), out);
 }
 
-void collect(hid_t group, const std::string& prefix, std::vector<std::pair<std::string, Shape>>& out) {
+void collect(hid_t group, const std::string& prefix, std::vector<std::pair<std::string, Shape>>& out, int depth = 0) {
+    if (depth > h5::deepest_group) fail("HDF5: ", prefix, ": groups within groups without end");
     for (const std::string& name : h5::list(group)) {
         H5O_info_t info;
         h5::check(H5Oget_info_by_name(group, name.c_str(), &info, H5P_DEFAULT), name);
         if (info.type == H5O_TYPE_GROUP) {
             const h5::Group inner(h5::check(H5Gopen2(group, name.c_str(), H5P_DEFAULT), name));
-            collect(inner, prefix + name + "/", out);
+            collect(inner, prefix + name + "/", out, depth + 1);
         } else if (prefix + name != "vocab") {
             const h5::Dataset set(h5::check(H5Dopen2(group, name.c_str(), H5P_DEFAULT), name));
             out.emplace_back(prefix + name, shape_of(set));
@@ -71,12 +78,13 @@ void collect(hid_t group, const std::string& prefix, std::vector<std::pair<std::
 }
 
 /// Adds the files behind the virtual datasets of a group and of those below it.
-void collect_sources(hid_t group, const fs::path& folder, std::set<fs::path>& out) {
+void collect_sources(hid_t group, const fs::path& folder, std::set<fs::path>& out, int depth = 0) {
+    if (depth > h5::deepest_group) fail("HDF5: ", folder.string(), ": groups within groups without end");
     for (const std::string& name : h5::list(group)) {
         H5O_info_t info;
         h5::check(H5Oget_info_by_name(group, name.c_str(), &info, H5P_DEFAULT), name);
         if (info.type == H5O_TYPE_GROUP) {
-            collect_sources(h5::Group(h5::check(H5Gopen2(group, name.c_str(), H5P_DEFAULT), name)), folder, out);
+            collect_sources(h5::Group(h5::check(H5Gopen2(group, name.c_str(), H5P_DEFAULT), name)), folder, out, depth + 1);
             continue;
         }
         const h5::Dataset set(h5::check(H5Dopen2(group, name.c_str(), H5P_DEFAULT), name));
@@ -87,6 +95,8 @@ void collect_sources(hid_t group, const fs::path& folder, std::set<fs::path>& ou
         for (std::size_t i = 0; i < count; ++i) {
             char source[256] = "";
             h5::check(static_cast<herr_t>(H5Pget_virtual_filename(create, i, source, sizeof source) < 0 ? -1 : 0), name);
+            if (fs::path(source).filename() != fs::path(source))
+                fail_usage((folder / "checkpoint.h5").string(), ": tensor ", name, " names the file ", source, ", which is not one of the checkpoint's folder");
             out.insert(folder / source);
         }
     }
@@ -105,13 +115,10 @@ std::vector<fs::path> checkpoint_parts(const fs::path& checkpoint) {
     return {files.begin(), files.end()};
 }
 
-std::string find_checkpoint_damage(const fs::path& checkpoint, int part, int parts) {
+std::string find_checkpoint_damage(const fs::path& checkpoint, BlockShare share) {
     if (!fs::is_directory(checkpoint)) return checkpoint.string() + ": missing";
-    const std::vector<fs::path> files = checkpoint_parts(checkpoint);
-    for (std::size_t i = 0; i < files.size(); ++i) {
-        if (static_cast<int>(i % static_cast<std::size_t>(parts)) != part) continue;
-        if (std::string damage = find_damage(files[i]); !damage.empty()) return damage;
-    }
+    for (const fs::path& file : checkpoint_parts(checkpoint))
+        if (std::string damage = find_damage(file, share); !damage.empty()) return damage;
     return {};
 }
 
@@ -170,12 +177,16 @@ std::vector<std::pair<std::string, Shape>> list_checkpoint(const fs::path& check
 
 CheckpointDigest digest_checkpoint(const fs::path& checkpoint) {
     const auto hold = h5::lock();
+    std::uintmax_t room = 0;
+    for (const auto& entry : fs::directory_iterator(checkpoint)) room += entry.is_regular_file() ? entry.file_size() : 0;
     const h5::File file = open_index(checkpoint);
     std::string weights, state;
     for (const auto& [name, shape] : list_checkpoint(checkpoint)) {
         const h5::Dataset set(h5::check(H5Dopen2(file, name.c_str(), H5P_DEFAULT), name));
         const h5::Datatype type(H5Dget_type(set));
         const std::int64_t bytes = shape.count() * static_cast<std::int64_t>(H5Tget_size(type));
+        if (bytes < 0 || static_cast<std::uintmax_t>(bytes) > room)
+            fail_usage(checkpoint.string(), ": tensor ", name, ' ', shape, " does not fit into the files of the checkpoint");
         const Buffer data(bytes);
         h5::check(H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data.data()), name);
         const std::string line = message(name, ' ', shape, ' ', digest(data.data(), bytes), '\n');

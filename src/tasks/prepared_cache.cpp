@@ -148,7 +148,7 @@ Counts read_counts(const std::string& text) {
 void save(const PreparedTask& task, const std::string& description, const std::string& key, const fs::path& path) {
     const auto lock = h5::lock();
     {
-        const h5::File file = h5::create_file(path.string());
+        h5::File file = h5::create_file(path.string());
         h5::set_attribute(file, schema::version, version);
         h5::set_attribute(file, schema::kind, schema::kind_prepared);
         h5::set_attribute(file, names::task, description);
@@ -158,6 +158,7 @@ void save(const PreparedTask& task, const std::string& description, const std::s
             h5::set_attribute(group, names::counts, write_counts(task.counts[static_cast<int>(split)]));
             for_each_member(task[split], Writer{group});
         }
+        h5::close_file(file, path.string());
     }
     sync_path(path);
 }

@@ -3,6 +3,7 @@
 #include "core/build.hpp"
 #include "core/log.hpp"
 #include "io/files.hpp"
+#include "io/folder_lock.hpp"
 #include "io/hdf5.hpp"
 #include "io/schema.hpp"
 
@@ -70,7 +71,7 @@ void write_clue(const ClueInput& in, const std::vector<Entry>& entries) {
     const fs::path path = fs::path(in.output) / "clue.h5", partial = fs::path(in.output) / "clue.h5.partial";
     {
         const auto hold = h5::lock();
-        const h5::File file = h5::create_file(partial);
+        h5::File file = h5::create_file(partial, seal_bytes);
         h5::set_attribute(file, schema::kind, schema::kind_results);
         h5::set_attribute(file, schema::version, std::int64_t{1});
         h5::set_attribute(file, "program", message("roformer ", program_version));
@@ -103,9 +104,9 @@ void write_clue(const ClueInput& in, const std::vector<Entry>& entries) {
             h5::set_attribute(group, "dev_examples", outcome.at("dev_examples").as_int64());
             h5::set_attribute(group, "train_examples", outcome.at("train_examples").as_int64());
         }
-        h5::check(H5Fflush(file, H5F_SCOPE_LOCAL), partial);
+        h5::close_file(file, partial.string());
     }
-    sync_path(partial);
+    seal_file(partial);
     rename_durably(partial, path);
     fs::create_directories(fs::path(in.output) / "submission");
     for (const Entry& entry : entries)
@@ -122,6 +123,7 @@ int clue(const ClueInput& in, const json::Place& place, World& world, bool resta
     RunInput run;
     run.output = in.output, run.parallel = in.parallel, run.device = in.device;
     Ranks ranks(world, run, place);
+    const FolderLock lock = lock_folder(in.output, message(place.at("output")), ranks.grid.world);
     for (const Entry& entry : entries) {
         if (!entry.missing.empty()) {
             log::info("task ", entry.name, " left out: ", entry.missing, " is not there");

@@ -3,6 +3,7 @@
 #include "core/build.hpp"
 #include "core/log.hpp"
 #include "io/files.hpp"
+#include "io/folder_lock.hpp"
 #include "io/hdf5.hpp"
 #include "io/schema.hpp"
 #include "tasks/answers.hpp"
@@ -302,7 +303,8 @@ void write_outcome(const Subject& subject, Ranks& ranks, const std::vector<RunFi
     const fs::path own = folder / "runs" / name_of_run(best.learning_rate, best.seed) / "results.h5";
     {
         const auto hold = h5::lock();
-        const h5::File file = h5::create_file(partial), from = h5::open_file(own);
+        h5::File file = h5::create_file(partial, seal_bytes);
+        const h5::File from = h5::open_file(own);
         h5::set_attribute(file, schema::kind, schema::kind_results);
         h5::set_attribute(file, schema::version, std::int64_t{1});
         for (const std::string& name : h5::list(from)) h5::check(H5Ocopy(from, name.c_str(), file, name.c_str(), H5P_DEFAULT, H5P_DEFAULT), name);
@@ -324,9 +326,9 @@ void write_outcome(const Subject& subject, Ranks& ranks, const std::vector<RunFi
         const h5::Group predictions = h5::create_group(file, "predictions"), dev = h5::create_group(predictions, task.file.name);
         if (judged[1]) write_predictions(dev, subject, subject.part(tasks::Split::dev), judged[1]->outputs);
         if (judged[2]) write_predictions(h5::create_group(dev, "test"), subject, subject.part(tasks::Split::test), judged[2]->outputs);
-        h5::check(H5Fflush(file, H5F_SCOPE_LOCAL), partial);
+        h5::close_file(file, partial.string());
     }
-    sync_path(partial);
+    seal_file(partial);
     rename_durably(partial, path);
     if (judged[2]) {
         if (!task.file.submission.files.empty()) fs::create_directories(folder / "submission");
@@ -384,6 +386,7 @@ int finetune(FinetuneInput input, const json::Place& place, Ranks& ranks, bool r
     Communicator& world = ranks.grid.world;
     const Subject subject = read_subject(std::move(input), place, ranks);
     const fs::path output = subject.in.output;
+    const FolderLock lock = lock_folder(output, message(place.at("output")), world);
     if (restart && world.rank() == 0) clear(output);
     world.barrier();
     std::vector<double> rates = subject.in.learning_rates;

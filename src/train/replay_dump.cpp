@@ -4,7 +4,7 @@
 
 namespace rf {
 
-ReplayDump::ReplayDump(const std::string& path, const ParallelGrid& grid, const Stream& stream, const ParamState& state) {
+ReplayDump::ReplayDump(const std::string& path, const ParallelGrid& grid, const Stream& stream, const ParamState& state) : path_(path) {
     if (path.empty()) return;
     if (grid.world.size() != 1) fail_usage("dump_batches works with one rank");
     const auto hold = h5::lock();
@@ -39,7 +39,7 @@ void ReplayDump::add(const std::vector<PackedBatch>& lanes, double lr, double al
     h5::set_attribute(g, "lr", lr);
     h5::set_attribute(g, "alpha", alpha);
     h5::set_attribute(g, "loss", loss);
-    H5Fflush(file_, H5F_SCOPE_LOCAL);
+    h5::flush_file(file_, path_);
 }
 
 void ReplayDump::name_task(const tasks::Task& task) {
@@ -93,7 +93,7 @@ void ReplayDump::add_task(const std::vector<tasks::LaneBatch>& lanes, double lr,
     h5::set_attribute(g, "lr", lr);
     h5::set_attribute(g, "alpha", alpha);
     h5::set_attribute(g, "loss", loss);
-    H5Fflush(file_, H5F_SCOPE_LOCAL);
+    h5::flush_file(file_, path_);
 }
 
 void ReplayDump::add_dev(const tasks::LaneBatch& batch, const std::vector<std::uint16_t>& characters) {

@@ -21,6 +21,7 @@ public:
 
 private:
     std::string add_sequences(const char* what, std::int64_t number, const tasks::LaneBatch& batch);
+    std::string path_;
     h5::File file_;
     std::int64_t next_ = 0, next_dev_ = 0;
 };

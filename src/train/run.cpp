@@ -11,7 +11,9 @@
 #include <chrono>
 #include <cmath>
 #include <ctime>
+#include <thread>
 #include <unistd.h>
+#include <utility>
 
 namespace rf {
 
@@ -68,6 +70,7 @@ void RunInput::check(const json::Place& place) const {
     require(parallel.threads >= 0, "parallel.threads", "expected 0 (share the cores) or a number of threads, found ", parallel.threads);
     require(log_every >= 1, "log_every", "expected at least 1, found ", log_every);
     require(checkpoint_every >= 1, "checkpoint_every", "expected at least 1, found ", checkpoint_every);
+    require(checkpoint_failures_allowed >= 0, "checkpoint_failures_allowed", "expected at least 0, found ", checkpoint_failures_allowed);
     require(keep >= 1, "keep", "expected at least 1, found ", keep);
     require(time_limit >= 0, "time_limit", "expected 0 (none) or seconds, found ", time_limit);
     require(skips_allowed >= 0, "skips_allowed", "expected at least 0, found ", skips_allowed);
@@ -127,12 +130,13 @@ void Run::open(Setup setup, bool restart, const std::string& given) {
 }
 
 void Run::open_output(bool restart) {
+    lock_ = lock_folder(folder_, message(setup_.place.at("output")), grid_.world);
     // Rank 0 works on the folder; what it finds wrong reaches every rank.
     std::string trouble;
     if (grid_.world.rank() == 0) {
         try {
             if (restart) {
-                fs::remove_all(folder_ / "checkpoints");
+                for (const char* name : {"checkpoints", "watchdog"}) fs::remove_all(folder_ / name);
                 for (const char* name : {"results.h5", "results.jsonl", "run.json", "log.txt", "replay.h5"}) fs::remove(folder_ / name);
             }
             fs::create_directories(folder_ / "checkpoints");
@@ -167,9 +171,16 @@ std::optional<fs::path> Run::newest_checkpoint() {
     std::int64_t damaged = 0;
     for (const std::int64_t step : steps) {
         const fs::path path = checkpoint_path(checkpoints, step);
-        const std::string damage = find_checkpoint_damage(path, grid_.world.rank(), grid_.world.size());
-        if (!damage.empty()) log::write_line(message("warning: checkpoint of step ", step, " is damaged and left aside: ", damage));
-        if (grid_.world.max(damage.empty() ? 0 : 1) == 0) return path;
+        std::string damage;
+        try {
+            damage = find_checkpoint_damage(path, {.part = grid_.world.rank(), .parts = grid_.world.size()});
+        } catch (const std::exception& e) {
+            damage = e.what();  // a place that the disk no longer gives back
+        }
+        const std::vector<std::int64_t> found = grid_.world.gather(damage.empty() ? 0 : 1);
+        const auto first = std::find(found.begin(), found.end(), 1);
+        if (first == found.end()) return path;
+        if (first - found.begin() == grid_.world.rank()) log::write_line(message("warning: checkpoint of step ", step, " is damaged and left aside: ", damage));
         ++damaged;
     }
     // To begin anew here would throw away what may be worth a repair, and the results with it.
@@ -345,12 +356,67 @@ int Run::replay() {
 }
 
 void Run::checkpoint(std::int64_t step) {
-    writer_->start(model_->stream(), model_->state(), {.step = step,
-                                     .samples = step * setup_.samples_of_update,
-                                     .model = json::pretty(json::write(config_)),
-                                     .input = json::pretty(setup_.whole),
-                                     .identity = boost::json::serialize(setup_.identity),
-                                     .vocab = setup_.vocab});
+    end_checkpoint();
+    // A run continues after the rows that were there at its checkpoint, so these come first.
+    std::string trouble;
+    if (results_ && !results_->write_rows()) {
+        trouble = message("the checkpoint of step ", step, " waits for the results (", results_->trouble(), "); the one before it is untouched");
+        results_told_ = true;
+    }
+    grid_.world.broadcast(trouble, 0);
+    if (!trouble.empty()) return note_failure(step, trouble);
+    try {
+        writer_->start(model_->stream(), model_->state(), {.step = step,
+                                         .samples = step * setup_.samples_of_update,
+                                         .model = json::pretty(json::write(config_)),
+                                         .input = json::pretty(setup_.whole),
+                                         .identity = boost::json::serialize(setup_.identity),
+                                         .vocab = setup_.vocab,
+                                         .journal = results_ ? results_->journal() : fs::path()});
+        begun_ = step;
+    } catch (const CheckpointFailure& e) {
+        note_failure(step, e.what());
+    }
+}
+
+bool Run::end_checkpoint() {
+    const std::int64_t step = std::exchange(begun_, -1);
+    if (step < 0) return false;
+    try {
+        writer_->finish();
+    } catch (const CheckpointFailure& e) {
+        note_failure(step, e.what());
+        return false;
+    }
+    failures_ = 0;
+    return true;
+}
+
+void Run::note_failure(std::int64_t step, const std::string& what) {
+    const std::int64_t allowed = setup_.input.checkpoint_failures_allowed;
+    if (++failures_ > allowed) fail(what, allowed > 0 ? message(", and ", failures_, " in a row failed (checkpoint_failures_allowed = ", allowed, ")") : "");
+    // Its weights are those that count, and the run has moved on from them: the same command makes them again.
+    if (step == protected_ && step != insists_) fail(what, ", and step ", step, " is the best so far; the same command continues before it");
+    if (std::exchange(told_, step) == step) return;
+    log::warning(what, "; the run goes on and tries again");
+}
+
+void Run::checkpoint_durably(std::int64_t step) {
+    insists_ = step;
+    for (checkpoint(step); !end_checkpoint(); checkpoint(step)) std::this_thread::sleep_for(std::chrono::seconds(1));
+}
+
+void Run::write_results(Due due) {
+    std::string trouble;
+    if (results_) {
+        results_->flush(due != Due::now_and_then);
+        trouble = results_->trouble();
+        if (due != Due::now_or_fail && !trouble.empty() && !results_told_) log::warning(trouble, "; rows are kept in memory and written when this is over");
+        results_told_ = !trouble.empty();
+    }
+    if (due != Due::now_or_fail) return;
+    grid_.world.broadcast(trouble, 0);
+    if (!trouble.empty()) fail(trouble, " (the checkpoint of the last step is durable: the same command writes the results again)");
 }
 
 bool Run::agree_to_stop() {
@@ -360,7 +426,7 @@ bool Run::agree_to_stop() {
     double flags[3] = {static_cast<double>(noted_signal() != 0 || late), state == State::failed ? 1.0 : 0.0, state == State::busy ? 1.0 : 0.0};
     Stream host;
     grid_.world.all_reduce(host, view(flags, {3}), ReduceOp::max);
-    if (flags[1] > 0) writer_->finish();  // throws the failing rank's words on every rank
+    if (flags[1] > 0) end_checkpoint();
     if (flags[2] == 0) writer_->publish();
     return flags[0] > 0;
 }
@@ -369,11 +435,8 @@ int Run::go() {
     if (setup_.input.replay > 0) return replay();
     const std::int64_t steps = setup_.steps;
     if (first_ >= steps || is_over(first_)) {
-        if (first_ == 0) {
-            checkpoint(0);
-            writer_->finish();
-        }
-        if (results_) results_->flush(true);
+        if (first_ == 0) checkpoint_durably(0);
+        write_results(Due::now_or_fail);
         log::info("done: ", setup_.input.output, " is at step ", first_, " of ", steps);
         return 0;
     }
@@ -415,20 +478,19 @@ int Run::go() {
         if (save || over || protected_ == step) {
             watchdog_->begin(message("the checkpoint of update ", step));
             compare_ranks(step);
-            checkpoint(step);
+            if (last || stop || over) checkpoint_durably(step);
+            else checkpoint(step);
         }
-        if (results_ && writer_->local_state() != CheckpointWriter::State::busy) results_->flush(false);
+        if (writer_->local_state() != CheckpointWriter::State::busy) write_results(Due::now_and_then);
         if (over) break;
         if (stop && step < steps) {
-            writer_->finish();
-            if (results_) results_->flush(true);
+            write_results(Due::now);
             log::info("stopped at step ", step, " (", noted_signal() ? "signal" : "signal or time limit", "), checkpoint durable; the same command continues");
             return 75;
         }
     }
-    watchdog_->begin("the last checkpoint");
-    writer_->finish();
-    if (results_) results_->flush(true);
+    watchdog_->begin("the results");
+    write_results(Due::now_or_fail);
     log::info("done: step ", done, " in ", duration(seconds() - start_), ", results in ", (folder_ / "results.h5").string());
     return 0;
 }

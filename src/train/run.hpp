@@ -2,6 +2,7 @@
 /// What every training run does from an input to an output folder: device and ranks, resume, the loop, checkpoints, signals, log
 /// lines. What is learnt from and judged by is left to those who inherit.
 
+#include "io/folder_lock.hpp"
 #include "model/config.hpp"
 #include "optim/schedule.hpp"
 #include "train/results.hpp"
@@ -45,6 +46,7 @@ struct RunInput {
     ScheduleInput schedule;
     std::int64_t log_every = 10;
     std::int64_t checkpoint_every = 1000;
+    std::int64_t checkpoint_failures_allowed = 3;  ///< in a row that are warnings; the next one ends the run
     std::int64_t keep = 3;          ///< newest checkpoints that stay
     double time_limit = 0;          ///< seconds; 0: none
     std::int64_t skips_allowed = 3; ///< updates in a row that are left out because loss or gradient are not finite; one more stops the run
@@ -54,7 +56,8 @@ struct RunInput {
 
     void check(const json::Place& place) const;
 };
-BOOST_DESCRIBE_STRUCT(RunInput, (), (output, seed, device, dtype, parallel, optimizer, schedule, log_every, checkpoint_every, keep, time_limit, skips_allowed, self_check_every, replay, watchdog))
+BOOST_DESCRIBE_STRUCT(RunInput, (), (output, seed, device, dtype, parallel, optimizer, schedule, log_every, checkpoint_every, checkpoint_failures_allowed, keep, time_limit,
+                                     skips_allowed, self_check_every, replay, watchdog))
 
 /// Threads of this rank by default, set; returns the sentence that says what was taken.
 std::string share_cores(const World& world, std::int64_t threads);
@@ -157,17 +160,32 @@ private:
     void compare_ranks(std::int64_t step);
     void self_check(std::int64_t step, const std::vector<MicroStep>& work);
     int replay();
+    /// Begins a checkpoint, when an earlier one is over. One that cannot be written is a warning, until too many in a row were not.
     void checkpoint(std::int64_t step);
+    /// Waits for the checkpoint begun last; false when it could not be written.
+    bool end_checkpoint();
+    /// A checkpoint that no later one makes up for: tried again at once, as often as failures are allowed. On return it is durable.
+    void checkpoint_durably(std::int64_t step);
+    void note_failure(std::int64_t step, const std::string& what);
+    enum class Due { now_and_then, now, now_or_fail };
+    /// Rows and results.h5. What cannot be written is told once and waits, or is an error on every rank.
+    void write_results(Due due);
     /// True on all ranks when any of them has been told to stop; also moves a finished checkpoint on.
     bool agree_to_stop();
 
     Setup setup_;
     double start_;            ///< when it was made
     std::filesystem::path folder_;
+    FolderLock lock_;
     std::unique_ptr<CheckpointWriter> writer_;
     std::unique_ptr<Results> results_;
     std::int64_t first_ = 0;  ///< updates done when this run began
     std::int64_t protected_ = -1;
+    std::int64_t begun_ = -1;     ///< step of the checkpoint under way
+    std::int64_t failures_ = 0;   ///< checkpoints in a row that could not be written
+    std::int64_t told_ = -1;      ///< step of the failure told last
+    std::int64_t insists_ = -1;   ///< step of checkpoint_durably
+    bool results_told_ = false;   ///< the trouble with the results has been told
     double rate_ = 0;         ///< smoothed seconds per update, for the ETA
     double last_ = 0;         ///< when the last update was done
     double last_inside_ = 0;  ///< seconds in collectives until then

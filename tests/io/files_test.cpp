@@ -119,3 +119,54 @@ BOOST_AUTO_TEST_CASE(the_digest_file_protects_itself) {
     fs::remove(beside);
     RF_TEST_HOLDS(find_damage(d.file), "its digest data.h5.digest is missing");
 }
+
+BOOST_AUTO_TEST_CASE(shares_of_the_blocks_find_what_the_whole_does) {
+    Digested d;
+    d.flip((1 << 20) + 5);
+    std::int64_t first = -1;
+    RF_TEST_HOLDS(find_damage(d.file, {}, &first), "bytes 1048576 to 2097151");
+    BOOST_TEST(first == 1);
+    BOOST_TEST(find_damage(d.file, {.part = 0, .parts = 2}) == "");
+    RF_TEST_HOLDS(find_damage(d.file, {.part = 1, .parts = 2}), "bytes 1048576 to 2097151");
+    BOOST_TEST(find_damage(d.file, {.part = 5, .parts = 9}) == "");
+    BOOST_TEST(find_damage(d.file, {.parts = 0}) == "");  // sizes alone
+    fs::resize_file(d.file, 10);
+    RF_TEST_HOLDS(find_damage(d.file, {.parts = 0}), "truncated");
+}
+
+BOOST_AUTO_TEST_CASE(a_digest_of_impossible_sizes_is_not_believed) {
+    const Digested d;
+    const fs::path beside = d.file.string() + ".digest";
+    const std::string good = read_file(beside);
+    for (const char* sizes : {"size 2621440\nblock 0\n", "size 2621440\nblock 1152921504606846976\n", "size -1\nblock 1048576\n", "size 99999999\nblock 1048576\n"}) {
+        std::string text = message("roformer-digest 1\n", sizes, good.substr(good.find("range"), good.rfind("end ") - good.find("range")));
+        text += "end " + digest(text.data(), static_cast<std::int64_t>(text.size())) + '\n';
+        test::write(beside, text);
+        RF_TEST_HOLDS(find_damage(d.file), "the digest file itself is damaged");
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_seal_finds_every_flip_and_cut) {
+    const test::Scratch scratch;
+    const fs::path file = scratch / "sealed.h5";
+    const std::string content = std::string(seal_bytes, '\0') + "\x89HDF\r\n\x1a\n" + std::string(700, 'x');
+    test::write(file, content);
+    seal_file(file);
+    const std::string good = read_file(file);
+    BOOST_TEST(good.size() == content.size());
+    BOOST_TEST(has_seal(file));
+    BOOST_TEST(find_damage(file) == "");
+    for (std::size_t at = 0; at < good.size(); ++at) {
+        std::string bad = good;
+        bad[at] = static_cast<char>(bad[at] ^ 1);
+        test::write(file, bad);
+        BOOST_TEST(has_seal(file));
+        RF_TEST_HOLDS(find_damage(file), "sealed.h5: differs from the digest it carries");
+    }
+    for (std::size_t size = 13; size < good.size(); size += 50) {
+        test::write(file, good.substr(0, size));
+        RF_TEST_HOLDS(find_damage(file), "differs");
+    }
+    test::write(file, "\x89HDF\r\n\x1a\n and no seal");
+    BOOST_TEST(!has_seal(file));
+}

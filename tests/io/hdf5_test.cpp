@@ -4,6 +4,9 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include <sys/resource.h>
+
+#include <csignal>
 #include <limits>
 
 using namespace rf;
@@ -112,4 +115,67 @@ BOOST_AUTO_TEST_CASE(failures_name_the_file_or_the_name) {
     h5::File file = h5::create_file(scratch("a.h5"));
     says([&] { h5::read_vector<double>(file, "absent"); }, "absent");
     says([&] { h5::string_attribute(file, "missing"); }, "missing");
+}
+
+BOOST_AUTO_TEST_CASE(a_disk_that_fails_is_told_at_the_end_and_the_library_goes_on) {
+    const test::Scratch scratch;
+    const auto hold = h5::lock();
+    const std::vector<double> much(20000, 1.5);
+    {
+        // No file may grow beyond 64 KiB: write returns an error then, and the signal that would come with it is ignored.
+        const auto signal = std::signal(SIGXFSZ, SIG_IGN);
+        rlimit before{};
+        getrlimit(RLIMIT_FSIZE, &before);
+        const rlimit small{.rlim_cur = 1 << 16, .rlim_max = before.rlim_max};
+        setrlimit(RLIMIT_FSIZE, &small);
+        h5::File file = h5::create_file(scratch("full.h5"));
+        h5::write_vector(file, "much", much, {});
+        h5::create_group(file, "after");
+        std::string what;
+        try {
+            h5::close_file(file, scratch("full.h5"));
+        } catch (const Error& e) {
+            what = e.what();
+        }
+        setrlimit(RLIMIT_FSIZE, &before);
+        std::signal(SIGXFSZ, signal);
+        BOOST_TEST(what == "cannot write " + scratch("full.h5") + ": File too large");
+    }
+    h5::File again = h5::create_file(scratch("full.h5"));
+    h5::write_vector(again, "much", much, {});
+    h5::close_file(again, scratch("full.h5"));
+    BOOST_TEST((h5::read_vector<double>(h5::open_file(scratch("full.h5")), "much") == much));
+    BOOST_CHECK_EXCEPTION(h5::create_file(scratch("no/such/folder.h5")), Error,
+                          [](const Error& e) { return std::string(e.what()).find("folder.h5: No such file or directory") != std::string::npos; });
+}
+
+BOOST_AUTO_TEST_CASE(bytes_before_the_file_are_left_alone_and_the_file_reads_as_any_other) {
+    const test::Scratch scratch;
+    const auto hold = h5::lock();
+    h5::File file = h5::create_file(scratch("reserved.h5"), 512);
+    h5::write_vector(file, "a", std::vector<double>{1, 2}, {});
+    h5::close_file(file, scratch("reserved.h5"));
+    BOOST_TEST((h5::read_vector<double>(h5::open_file(scratch("reserved.h5")), "a") == std::vector<double>{1, 2}));
+}
+
+BOOST_AUTO_TEST_CASE(a_size_that_the_file_has_no_room_for_is_refused) {
+    const test::Scratch scratch;
+    const auto hold = h5::lock();
+    h5::File file = h5::create_file(scratch("huge.h5"));
+    const hsize_t count = hsize_t{1} << 50, chunk = 1024;
+    const h5::Dataspace space(H5Screate_simple(1, &count, nullptr));
+    const h5::PropertyList create(H5Pcreate(H5P_DATASET_CREATE));
+    H5Pset_chunk(create, 1, &chunk);
+    h5::Dataset(H5Dcreate2(file, "huge", H5T_NATIVE_DOUBLE, space, H5P_DEFAULT, create, H5P_DEFAULT));
+    h5::close_file(file, scratch("huge.h5"));
+    const h5::File read = h5::open_file(scratch("huge.h5"));
+    BOOST_CHECK_EXCEPTION(h5::read_vector<double>(read, "huge"), Error, [](const Error& e) { return std::string(e.what()).find("do not fit") != std::string::npos; });
+}
+
+BOOST_AUTO_TEST_CASE(a_link_that_leads_elsewhere_is_refused) {
+    const test::Scratch scratch;
+    const auto hold = h5::lock();
+    h5::File file = h5::create_file(scratch("links.h5"));
+    H5Lcreate_external("/etc/passwd", "/", file, "out", H5P_DEFAULT, H5P_DEFAULT);
+    BOOST_CHECK_THROW(h5::list(file), Error);
 }

@@ -134,7 +134,8 @@ def test_loss_that_is_not_finite_stops_with_step_and_tensor():
 
 
 def test_disk_that_fills_under_the_results():
-    """The journal meets the full disk first; the checkpoint before stays, and the run continues once there is room."""
+    """The journal meets the full disk first; the checkpoint before stays, no other is begun without the rows, and the run continues once
+    there is room."""
     prepare()
     os.makedirs("narrow", exist_ok=True)
     if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", "narrow"], stderr=subprocess.DEVNULL).returncode != 0:
@@ -143,7 +144,7 @@ def test_disk_that_fills_under_the_results():
     try:
         run("pretrain", *tiny("narrow/run", steps=5))
         before = state("narrow/run")
-        command = [ROFORMER, "pretrain", *tiny("narrow/run", steps=1000000, checkpoint_every=1000000, eval_every=1000000)]
+        command = [ROFORMER, "pretrain", *tiny("narrow/run", steps=1000000, checkpoint_every=100, checkpoint_failures_allowed=1, eval_every=1000000)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         size = os.path.getsize("narrow/run/results.jsonl")
         while process.poll() is None and os.path.getsize("narrow/run/results.jsonl") <= size:

@@ -2,11 +2,12 @@
 """Kills all ranks of a small run at random instants and lets the same command continue, until it is done; then its state must
 be that of an undisturbed run, bit for bit, and its results without a hole or a double row. Prints what was hit.
 
-    kill_campaign.py [--kills 20] [--seed 1] [--ranks 2] [--steps 240] [--folder F]
+    kill_campaign.py [--command pretrain|build-corpus|clue] [--kills 20] [--seed 1] [--ranks 2] [--steps 240] [--folder F]
 
 --ranks 2,1,4 takes these rank counts in turn, another at every start. A campaign that is itself interrupted continues when
 given the same --folder. Of every five kills one comes while the run starts, one waits for a checkpoint being written and one
-for results.h5 being written; the others come at any instant of an update. Needs ROFORMER, the program (default: that of
+for results.h5 being written; the others come at any instant of an update. `build-corpus` and `clue` are killed at instants drawn evenly from
+the time that an undisturbed one takes; whenever one gets done, its files are compared and it begins anew. Needs ROFORMER, the program (default: that of
 build/cpu-release); temporary files go to a folder of their own."""
 
 import argparse
@@ -25,7 +26,8 @@ for name, value in (("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CO
                     ("OMPI_MCA_hwloc_base_binding_policy", "none")):
     os.environ.setdefault(name, value)
 
-from harness import ROFORMER, prepare, run, state, tiny  # noqa: E402
+import small_tasks  # noqa: E402
+from harness import ROFORMER, prepare, run, sets, state, tiny, write_text  # noqa: E402
 
 AIMS = ("start", "update", "results writing", "checkpoint writing", "update")
 LONGEST_WAIT = 60  # seconds for the aimed-at phase or step to come; then the kill takes what it finds
@@ -155,12 +157,101 @@ def campaign(folder, kills, seed, ranks, steps):
     assert newest == 0 or newest == steps or f"continuing from the checkpoint of step {newest}" in text, text
     assert state(folder) == state(f"{folder}.undisturbed"), f"{folder}: the final state differs from the undisturbed run's"
     check_whole(folder, steps)
-    print(f"after {len(table)} kills: {state(folder)}, as undisturbed; {steps} rows without hole or double", flush=True)
+    inside = {what: sum(row[4].startswith(what) for row in table) for what in ("start", "update", "results writing", "checkpoint writing")}
+    print(f"after {len(table)} kills ({', '.join(f'{n} {what}' for what, n in inside.items())}): {state(folder)}, as undisturbed; {steps} rows without hole or double", flush=True)
     return table
+
+
+def corpus_command(output):
+    return "build-corpus", *sets(text="long.txt", vocab="vocab.txt", output=output, segmenter__name="none", shard_tokens=200000)
+
+
+def corpus_content(output):
+    """Name and bytes of every shard, digest and mark."""
+    return {name: open(f"{output}/{name}", "rb").read() for name in sorted(os.listdir(output))}
+
+
+def clue_command(output):
+    finetune = {"epochs": 3, "batch": {"sequences": 8, "lanes": 2}, "checkpoint_every": 2, "log_every": 100}
+    return "clue", *sets(checkpoint="start", output=output, tasks='["one.json","two.json"]', data=".", dtype="f32", parallel__threads=1, settings="{}",
+                         finetune=json.dumps(finetune))
+
+
+def clue_content(output):
+    """Figures, submissions and the state of the weights; times and hosts differ."""
+    import h5py
+
+    found = {}
+    with h5py.File(f"{output}/clue.h5", "r") as file:
+        for task in ("one", "two"):
+            found[task] = ([float(x) for x in file[f"clue/{task}/dev"][:]], state(f"{output}/{task}"))
+    for name in sorted(os.listdir(f"{output}/submission")):
+        found[name] = open(f"{output}/submission/{name}", "rb").read()
+    return found
+
+
+def prepare_corpus():
+    prepare()
+    if not os.path.exists("long.txt"):
+        write_text("long.txt", 30000)
+
+
+def prepare_clue():
+    if os.path.exists("start"):
+        return
+    for kind, name in (("classify", "one"), ("span", "two")):
+        small_tasks.write_task(kind, name, submission={"files": [f"{name}.json"], "form": "labels" if kind == "classify" else "answers"})
+    run("build-corpus", *sets(text="one.jsonl", vocab="vocab.txt", output="corpus", segmenter__name="none"))
+    run("pretrain", *sets(model__hidden_size=32, model__num_attention_heads=2, model__num_hidden_layers=2, model__intermediate_size=64, model__vocab_size=73,
+                          corpus="corpus", vocab="vocab.txt", output="start", steps=0, batch__sequences=4, batch__max_length=32, batch__lanes=2,
+                          evaluation__documents=4, dtype="f32", parallel__threads=1))
+
+
+COMMANDS = {"build-corpus": (prepare_corpus, corpus_command, corpus_content), "clue": (prepare_clue, clue_command, clue_content)}
+
+
+def command_campaign(command, kills, seed, ranks):
+    """Kills of a command that is begun anew whenever it got done."""
+    prepare_it, words, content = COMMANDS[command]
+    prepare_it()
+    begin = time.monotonic()
+    run(*words("undisturbed"), ranks=ranks[0])
+    expected, whole = content("undisturbed"), time.monotonic() - begin
+    memory = "kills.json"
+    done = json.load(open(memory, encoding="utf-8")) if os.path.exists(memory) else {"kills": 0, "finished": 0, "starts": 0}
+    while done["kills"] < kills:
+        rng = random.Random(f"{seed} {done['starts']}")
+        n = ranks[done["starts"] % len(ranks)]
+        line = [ROFORMER, *map(str, words("killed"))]
+        process = subprocess.Popen(["mpirun", "-n", str(n), *line] if n > 1 else line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            text = process.communicate(timeout=rng.uniform(0, whole))[0].decode()
+        except subprocess.TimeoutExpired:
+            for pid in rank_pids(process):
+                try:
+                    os.kill(pid, 9)
+                except ProcessLookupError:
+                    pass
+            process.communicate(timeout=30)
+            done["kills"] += 1
+        else:
+            assert process.returncode == 0, text
+            assert content("killed") == expected, "what was built after kills differs from the undisturbed"
+            done["finished"] += 1
+            shutil.rmtree("killed")
+        done["starts"] += 1
+        with open(memory + ".partial", "w", encoding="utf-8") as out:
+            json.dump(done, out)
+        os.replace(memory + ".partial", memory)
+    run(*words("killed"), ranks=ranks[0])
+    assert content("killed") == expected, "what was built after kills differs from the undisturbed"
+    done["finished"] += 1
+    print(f"{command}: {done['kills']} kills in {done['starts']} starts, {done['finished']} times done, each as undisturbed (which takes {whole:.1f} s)", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--command", default="pretrain", choices=("pretrain", *COMMANDS))
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ranks", default="2")
@@ -171,7 +262,11 @@ def main():
     os.makedirs(folder, exist_ok=True)
     os.chdir(folder)
     try:
-        campaign("run", args.kills, args.seed, [int(n) for n in args.ranks.split(",")], args.steps)
+        ranks = [int(n) for n in args.ranks.split(",")]
+        if args.command == "pretrain":
+            campaign("run", args.kills, args.seed, ranks, args.steps)
+        else:
+            command_campaign(args.command, args.kills, args.seed, ranks)
     finally:
         os.chdir("/")
         if not args.folder:
