@@ -59,7 +59,7 @@ fs::path copy(const test::Scratch& scratch, const char* name) {
 std::string refused(Format from, const fs::path& in, const test::Scratch& scratch) {
     const fs::path out = scratch / "out";
     const std::string text = test::refusal([&] { to_rf(from, in, out); });
-    BOOST_TEST(!fs::exists(out));
+    BOOST_TEST((fs::exists(out) == (text == "no error")));
     BOOST_TEST(!fs::exists(scratch / "out.partial"));
     return text;
 }
