@@ -72,6 +72,7 @@ int run_finetune(const Invocation&, World&);
 int run_clue(const Invocation&, World&);
 int run_predict(const Invocation&, World&);
 int run_plan(const Invocation&, World&);
+int run_convert(const Invocation&, World&);
 
 json::value build_vocab_defaults();
 json::value build_corpus_defaults();

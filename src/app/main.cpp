@@ -142,6 +142,8 @@ const std::vector<Command>& commands() {
          {"checkpoint", "vocab", "top", "dtype", "device"}, false, false, &run_fill_mask, nullptr},
         {"plan", "[input.json] [--json F.json]", "input of pretrain or multitask, machine -> memory, communication, time, nothing is run", {"json"}, true, false,
          &run_plan, &plan_defaults},
+        {"convert", "--from rf|hf|tf|keras-h5 --to rf|hf|tf|keras-h5 [--config C] [--vocab V] [--weights safetensors|zip] [--alpha keep|fold] IN OUT",
+         "weights in and out: checkpoints, PyTorch, TensorFlow, Keras", {"from", "to", "config", "vocab", "weights", "alpha"}, false, false, &run_convert, nullptr},
         {"inspect", "FILE...", "any file of this program -> what it is", {}, false, false, &run_inspect, nullptr},
         {"verify", "PATH...", "corpus or checkpoint -> recomputes every digest", {}, false, false, &run_verify, nullptr},
         {"bench", "[input.json] [--device cpu|cuda|auto] [--trace T.json]", "model, lengths -> tokens/s, FLOP/s -> a row of bench.h5", {"device", "trace"}, true, false, &run_bench, &bench_defaults},

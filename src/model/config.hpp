@@ -23,6 +23,7 @@ struct BlockStyle {
     bool bare_norm() const { return !centred_norm && !norm_gain; }
     /// Relu without a bias, which goes with the product.
     bool fused_relu() const { return !biases && !gelu; }
+    friend bool operator==(const BlockStyle&, const BlockStyle&) = default;
 };
 
 /// Shape and options of an encoder. The first nine keys are those of the released bert_config.json; the rest are this

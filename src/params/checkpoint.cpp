@@ -5,6 +5,7 @@
 #include "io/files.hpp"
 #include "io/hdf5.hpp"
 #include "io/schema.hpp"
+#include "params/checkpoint_index.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -20,12 +21,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* prefixes[] = {"", "optimizer/m/", "optimizer/v/"};
-
-std::string part_name(int tensor_rank, int data_rank) {
-    char text[40];
-    std::snprintf(text, sizeof text, "part-%03d-%05d.h5", tensor_rank, data_rank);
-    return text;
-}
 
 /// The data rank that writes an entry: the one in whose equal part of the flat array its middle lies. Owned entries are neighbours
 /// in the layout. `shard`: elements of such a part.
@@ -80,6 +75,69 @@ void give_name(const fs::path& partial, const fs::path& final) {
 }
 
 }  // namespace
+
+std::string checkpoint_part_name(int tensor_rank, int data_rank) {
+    char text[40];
+    std::snprintf(text, sizeof text, "part-%03d-%05d.h5", tensor_rank, data_rank);
+    return text;
+}
+
+void write_checkpoint_index(const fs::path& folder, const CheckpointMeta& meta, const ParamLayout& layout, WritingRanks ranks, std::size_t arrays, Dtype dtype) {
+    const fs::path path = folder / "checkpoint.h5";
+    const int tensor_size = ranks.tensor;
+    // Where a dimension does not divide evenly, offsets differ between tensor ranks, and with them an entry's writer.
+    std::vector<ParamLayout> layouts;
+    for (int t = 0; t < tensor_size; ++t) {
+        layouts.emplace_back(t, tensor_size);
+        for (const ParamEntry& entry : layout.entries()) layouts.back().add(entry.spec);
+    }
+    {
+        const auto hold = h5::lock();
+        h5::File file = h5::create_file(path);
+        h5::set_attribute(file, schema::kind, schema::kind_checkpoint);
+        h5::set_attribute(file, schema::version, std::int64_t{1});
+        h5::set_attribute(file, "program", message("roformer ", program_version));
+        h5::set_attribute(file, "step", meta.step);
+        h5::set_attribute(file, "samples", meta.samples);
+        h5::set_attribute(file, "model", meta.model);
+        h5::set_attribute(file, "input", meta.input);
+        h5::set_attribute(file, "identity", meta.identity);
+        h5::write_strings(file, "vocab", {meta.vocab}, {"1", "text of vocab.txt"});
+        for (std::size_t a = 0; a < arrays; ++a) {
+            for (std::size_t e = 0; e < layout.entries().size(); ++e) {
+                const ParamEntry& entry = layout.entries()[e];
+                const Shape& whole = entry.spec.shape;
+                hsize_t dims[Shape::max_rank] = {};
+                for (int i = 0; i < whole.rank; ++i) dims[i] = static_cast<hsize_t>(whole[i]);
+                const h5::Dataspace space(h5::check(H5Screate_simple(whole.rank, dims, nullptr), path));
+                const h5::PropertyList create(h5::check(H5Pcreate(H5P_DATASET_CREATE), path));
+                H5Pset_obj_track_times(create, false);
+                const std::string name = prefixes[a] + entry.spec.name;
+                const int axis = entry.spec.split_axis;
+                for (int t = 0; t < (axis < 0 ? 1 : tensor_size); ++t) {
+                    hsize_t start[Shape::max_rank] = {}, part[Shape::max_rank];
+                    std::copy_n(dims, whole.rank, part);
+                    if (axis >= 0) {
+                        start[axis] = static_cast<hsize_t>(part_begin(whole[axis], t, tensor_size));
+                        part[axis] = static_cast<hsize_t>(part_begin(whole[axis], t + 1, tensor_size)) - start[axis];
+                    }
+                    const h5::Dataspace source(h5::check(H5Screate_simple(whole.rank, part, nullptr), path));
+                    const h5::Dataspace target(h5::check(H5Scopy(space), path));
+                    h5::check(H5Sselect_hyperslab(target, H5S_SELECT_SET, start, nullptr, part, nullptr), path);
+                    const ParamLayout& part_layout = layouts[static_cast<std::size_t>(t)];
+                    const int owner = owner_of(part_layout.entries()[e], Shards(part_layout.size(), ranks.data).shard_size());
+                    h5::check(H5Pset_virtual(create, target, checkpoint_part_name(t, owner).c_str(), name.c_str(), source), path);
+                }
+                const h5::PropertyList links(h5::check(H5Pcreate(H5P_LINK_CREATE), path));
+                H5Pset_create_intermediate_group(links, 1);
+                const h5::Dataset set(h5::check(H5Dcreate2(file, name.c_str(), h5::native_type(dtype), space, links, create, H5P_DEFAULT), name));
+                h5::set_attribute(set, "units", "1");
+            }
+        }
+        h5::close_file(file, path.string());
+    }
+    write_digest(path, {});
+}
 
 /// A copy of what this rank writes, and where its writing stands.
 struct CheckpointWriter::Job {
@@ -172,7 +230,7 @@ void CheckpointWriter::start(const Stream& stream, const ParamState& state, cons
 }
 
 void CheckpointWriter::write_part(const Job& job) const {
-    const fs::path path = job.partial / part_name(grid_.tensor->rank(), grid_.data->rank());
+    const fs::path path = job.partial / checkpoint_part_name(grid_.tensor->rank(), grid_.data->rank());
     std::vector<FileDigest::Range> ranges;
     {
         const auto hold = h5::lock();
@@ -196,60 +254,7 @@ void CheckpointWriter::write_part(const Job& job) const {
 }
 
 void CheckpointWriter::write_index(const Job& job) const {
-    const fs::path path = job.partial / "checkpoint.h5";
-    const int tensor_size = grid_.tensor->size();
-    // Where a dimension does not divide evenly, offsets differ between tensor ranks, and with them an entry's writer.
-    std::vector<ParamLayout> layouts;
-    for (int t = 0; t < tensor_size; ++t) {
-        layouts.emplace_back(t, tensor_size);
-        for (const ParamEntry& entry : layout_.entries()) layouts.back().add(entry.spec);
-    }
-    {
-        const auto hold = h5::lock();
-        h5::File file = h5::create_file(path);
-        h5::set_attribute(file, schema::kind, schema::kind_checkpoint);
-        h5::set_attribute(file, schema::version, std::int64_t{1});
-        h5::set_attribute(file, "program", message("roformer ", program_version));
-        h5::set_attribute(file, "step", job.meta.step);
-        h5::set_attribute(file, "samples", job.meta.samples);
-        h5::set_attribute(file, "model", job.meta.model);
-        h5::set_attribute(file, "input", job.meta.input);
-        h5::set_attribute(file, "identity", job.meta.identity);
-        h5::write_strings(file, "vocab", {job.meta.vocab}, {"1", "text of vocab.txt"});
-        for (std::size_t a = 0; a < job.arrays.size(); ++a) {
-            for (std::size_t e = 0; e < layout_.entries().size(); ++e) {
-                const ParamEntry& entry = layout_.entries()[e];
-                const Shape& whole = entry.spec.shape;
-                hsize_t dims[Shape::max_rank] = {};
-                for (int i = 0; i < whole.rank; ++i) dims[i] = static_cast<hsize_t>(whole[i]);
-                const h5::Dataspace space(h5::check(H5Screate_simple(whole.rank, dims, nullptr), path));
-                const h5::PropertyList create(h5::check(H5Pcreate(H5P_DATASET_CREATE), path));
-                H5Pset_obj_track_times(create, false);
-                const std::string name = prefixes[a] + entry.spec.name;
-                const int axis = entry.spec.split_axis;
-                for (int t = 0; t < (axis < 0 ? 1 : tensor_size); ++t) {
-                    hsize_t start[Shape::max_rank] = {}, part[Shape::max_rank];
-                    std::copy_n(dims, whole.rank, part);
-                    if (axis >= 0) {
-                        start[axis] = static_cast<hsize_t>(part_begin(whole[axis], t, tensor_size));
-                        part[axis] = static_cast<hsize_t>(part_begin(whole[axis], t + 1, tensor_size)) - start[axis];
-                    }
-                    const h5::Dataspace source(h5::check(H5Screate_simple(whole.rank, part, nullptr), path));
-                    const h5::Dataspace target(h5::check(H5Scopy(space), path));
-                    h5::check(H5Sselect_hyperslab(target, H5S_SELECT_SET, start, nullptr, part, nullptr), path);
-                    const ParamLayout& layout = layouts[static_cast<std::size_t>(t)];
-                    const int owner = owner_of(layout.entries()[e], Shards(layout.size(), grid_.data->size()).shard_size());
-                    h5::check(H5Pset_virtual(create, target, part_name(t, owner).c_str(), name.c_str(), source), path);
-                }
-                const h5::PropertyList links(h5::check(H5Pcreate(H5P_LINK_CREATE), path));
-                H5Pset_create_intermediate_group(links, 1);
-                const h5::Dataset set(h5::check(H5Dcreate2(file, name.c_str(), h5::native_type(job.dtype), space, links, create, H5P_DEFAULT), name));
-                h5::set_attribute(set, "units", "1");
-            }
-        }
-        h5::close_file(file, path.string());
-    }
-    write_digest(path, {});
+    write_checkpoint_index(job.partial, job.meta, layout_, {grid_.tensor->size(), grid_.data->size()}, job.arrays.size(), job.dtype);
     sync_path(job.partial);
     if (!job.meta.journal.empty()) sync_path(job.meta.journal);
     give_name(job.partial, job.final);

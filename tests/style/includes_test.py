@@ -18,7 +18,8 @@ LAYERS = {
     "tasks": (["model", "data"], ["Boost"]),
     "optim": (["params", "kernels", "comm"], ["Boost"]),
     "train": (["optim", "model", "tasks", "data"], ["Boost"]),
-    "app": (["train"], ["Boost", "MPI"]),
+    "convert": (["train"], ["Boost"]),
+    "app": (["convert"], ["Boost", "MPI"]),
 }
 # The first words of a library's headers. What is in none of them belongs to the language, POSIX or the compiler.
 LIBRARIES = {

@@ -11,7 +11,7 @@ import time
 
 from harness import ROFORMER, SOURCE, main, prepare, run, sets, tiny
 
-COMMANDS = "build-vocab build-corpus tokenize pretrain multitask finetune clue predict encode fill-mask plan inspect verify bench".split()
+COMMANDS = "build-vocab build-corpus tokenize pretrain multitask finetune clue predict encode fill-mask plan convert inspect verify bench".split()
 
 
 def test_help_and_version_of_every_command():
@@ -62,7 +62,7 @@ def test_inputs_of_pretrain_are_read():
     for path in inputs("pretrain_*.json"):
         given = json.load(open(path, encoding="utf-8"))["model"]
         file = given["file"] if isinstance(given, dict) else given
-        run("pretrain", path, *sets(model=json.dumps(dict(SMALL, file=file)), corpus="corpus", vocab="vocab.txt", output=f"of-{os.path.basename(path)}", steps=0))
+        run("pretrain", path, *sets(model=json.dumps(dict(SMALL, file=file)), corpus="corpus", vocab="vocab.txt", checkpoint="", output=f"of-{os.path.basename(path)}", steps=0))
 
 
 def test_inputs_of_supervised_commands_are_read():

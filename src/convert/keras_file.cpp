@@ -1,0 +1,209 @@
+#include "convert/keras_file.hpp"
+
+#include "io/files.hpp"
+#include "io/hdf5.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace rf::convert {
+
+namespace {
+
+constexpr hsize_t most_names = 1'000'000;
+constexpr std::size_t longest_name = 4096;
+
+/// An attribute that is a list of strings, of fixed or of variable length. A list of no strings may have any type.
+std::vector<std::string> string_list(hid_t object, const std::string& name, const std::string& file) {
+    const h5::Attribute attribute(h5::check(H5Aopen(object, name.c_str(), H5P_DEFAULT), file + ": attribute " + name));
+    const h5::Dataspace space(h5::check(H5Aget_space(attribute), file));
+    const hssize_t count = H5Sget_simple_extent_npoints(space);
+    if (count < 0 || static_cast<hsize_t>(count) > most_names) fail_usage(file, ": attribute ", name, " lists ", count, " names");
+    std::vector<std::string> out;
+    if (count == 0) return out;
+    const h5::Datatype type(h5::check(H5Aget_type(attribute), file));
+    if (H5Tget_class(type) != H5T_STRING) fail_usage(file, ": attribute ", name, " is no list of names");
+    if (H5Tis_variable_str(type) > 0) {
+        std::vector<char*> texts(static_cast<std::size_t>(count), nullptr);
+        h5::check(H5Aread(attribute, type, texts.data()), file + ": attribute " + name);
+        for (const char* text : texts) out.emplace_back(text ? text : "");
+        H5Dvlen_reclaim(type, space, H5P_DEFAULT, texts.data());
+        return out;
+    }
+    const std::size_t size = H5Tget_size(type);
+    if (size == 0 || size > longest_name) fail_usage(file, ": attribute ", name, " has names of ", size, " bytes");
+    std::vector<char> texts(static_cast<std::size_t>(count) * size);
+    h5::check(H5Aread(attribute, type, texts.data()), file + ": attribute " + name);
+    for (hssize_t i = 0; i < count; ++i) {
+        const char* text = texts.data() + static_cast<std::size_t>(i) * size;
+        out.emplace_back(text, strnlen(text, size));
+    }
+    return out;
+}
+
+/// Keras cuts lists above 64 KiB into `name0`, `name1`, ….
+std::vector<std::string> whole_list(hid_t object, const std::string& name, const std::string& file) {
+    if (h5::has_attribute(object, name)) return string_list(object, name, file);
+    std::vector<std::string> out;
+    for (int i = 0; h5::has_attribute(object, name + std::to_string(i)); ++i) {
+        const std::vector<std::string> part = string_list(object, name + std::to_string(i), file);
+        out.insert(out.end(), part.begin(), part.end());
+    }
+    return out;
+}
+
+void set_string_list(hid_t object, const std::string& name, const std::vector<std::string>& list) {
+    h5::Datatype type(h5::check(H5Tcopy(H5T_C_S1), name));
+    H5Tset_size(type, H5T_VARIABLE);
+    H5Tset_cset(type, H5T_CSET_UTF8);
+    std::vector<const char*> texts;
+    for (const std::string& text : list) texts.push_back(text.c_str());
+    const hsize_t count = list.size();
+    const h5::Dataspace space(h5::check(H5Screate_simple(1, &count, nullptr), name));
+    const h5::Attribute attribute(h5::check(H5Acreate2(object, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), name));
+    h5::check(H5Awrite(attribute, type, texts.data()), name);
+}
+
+class Reader final : public KerasReader {
+public:
+    explicit Reader(const std::filesystem::path& path) : KerasReader(path.string()) {
+        const Bytes bytes(path);  // says plainly when it cannot be opened
+        const auto hold = h5::lock();
+        if (H5Fis_hdf5(path.c_str()) <= 0) fail_usage(name_, ": not an HDF5 file (truncated at its beginning, or another format)");
+        try {
+            file_ = h5::open_file(path);
+            read_layers(bytes.size());
+        } catch (const UsageError&) {
+            throw;
+        } catch (const Error& e) {
+            fail_usage(name_, ": cannot be read (", e.what(), "; truncated or damaged)");
+        }
+    }
+    ~Reader() override {
+        const auto hold = h5::lock();
+        root_.close();
+        file_.close();
+    }
+    std::string note(const std::string& name) const override {
+        const auto hold = h5::lock();
+        return h5::has_attribute(root(), name) ? h5::string_attribute(root(), name) : std::string();
+    }
+
+private:
+    hid_t root() const { return root_ >= 0 ? static_cast<hid_t>(root_) : static_cast<hid_t>(file_); }
+
+    void read_layers(std::int64_t file_size) {
+        if (h5::exists(file_, "model_weights")) root_ = h5::Group(h5::check(H5Gopen2(file_, "model_weights", H5P_DEFAULT), name_));
+        if (!h5::has_attribute(root(), "layer_names") && !h5::has_attribute(root(), "layer_names0"))
+            fail_usage(name_, ": no weights as Keras saves them in HDF5 (no attribute \"layer_names\"; save with save_weights(name, save_format=\"h5\") under a name "
+                              "that does not end in .weights.h5)");
+        for (const std::string& layer : whole_list(root(), "layer_names", name_)) {
+            if (layer.empty() || !h5::exists(root(), layer)) fail_usage(name_, ": layer \"", layer, "\" is listed and missing");
+            const h5::Group group(h5::check(H5Gopen2(root(), layer.c_str(), H5P_DEFAULT), layer));
+            const std::vector<std::string> weights = whole_list(group, "weight_names", name_);
+            for (std::size_t i = 0; i < weights.size(); ++i) {
+                const std::string tensor = layer + "[" + std::to_string(i) + "]";
+                if (weights[i].empty() || !h5::exists(group, weights[i])) fail_usage(name_, ": weight ", layer, "/", weights[i], " is listed and missing");
+                if (!tensors_.emplace(tensor, info_of(group, weights[i], file_size)).second) fail_usage(name_, ": layer \"", layer, "\" is listed twice");
+                paths_[tensor] = layer + "/" + weights[i];
+            }
+        }
+    }
+
+    TensorInfo info_of(hid_t group, const std::string& name, std::int64_t file_size) const {
+        const h5::Dataset set(h5::check(H5Dopen2(group, name.c_str(), H5P_DEFAULT), name));
+        const h5::Dataspace space(h5::check(H5Dget_space(set), name));
+        const h5::Datatype type(h5::check(H5Dget_type(set), name));
+        TensorInfo info;
+        hsize_t dims[H5S_MAX_RANK] = {};
+        const int rank = H5Sget_simple_extent_dims(space, dims, nullptr);
+        for (int i = 0; i < rank; ++i) info.dims.push_back(static_cast<std::int64_t>(std::min<hsize_t>(dims[i], INT64_MAX)));
+        const bool real = H5Tget_class(type) == H5T_FLOAT && H5Tget_size(type) <= 4;
+        info.element = real ? Element::f32 : Element::other;
+        info.type = message("HDF5's class ", static_cast<int>(H5Tget_class(type)), " of ", H5Tget_size(type), " bytes");
+        const h5::PropertyList create(h5::check(H5Dget_create_plist(set), name));
+        const std::int64_t count = element_count(info.dims, INT64_MAX / 8, name_, name);
+        // A compressed dataset may be larger than the file, a contiguous one may not.
+        if (count > file_size / static_cast<std::int64_t>(std::max<std::size_t>(H5Tget_size(type), 1)) && H5Pget_nfilters(create) == 0)
+            fail_usage(name_, ": weight ", name, " of shape ", to_text(info.dims), " is larger than the file (damaged)");
+        return info;
+    }
+
+    void read_numbers_of(const std::string& tensor, const TensorInfo&, float* out) const override {
+        const auto hold = h5::lock();
+        const std::string& path = paths_.at(tensor);
+        try {
+            const h5::Dataset set(h5::check(H5Dopen2(root(), path.c_str(), H5P_DEFAULT), path));
+            h5::check(H5Dread(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, out), path);
+        } catch (const Error& e) {
+            fail_usage(name_, ": weight ", path, " cannot be read (", e.what(), "; truncated or damaged)");
+        }
+    }
+
+    h5::File file_;
+    h5::Group root_;
+    std::map<std::string, std::string> paths_;
+};
+
+class Writer final : public TensorWriter {
+public:
+    Writer(std::filesystem::path path, const TensorList& tensors, const std::map<std::string, std::string>& notes) : path_(std::move(path)), tensors_(tensors) {
+        const auto hold = h5::lock();
+        file_ = h5::create_file(path_);
+        std::vector<std::string> layers;
+        std::map<std::string, std::vector<std::string>> weights;
+        for (const auto& [name, dims] : tensors) {
+            const std::size_t slash = name.find('/');
+            const std::string layer = name.substr(0, slash);
+            if (layers.empty() || layers.back() != layer) layers.push_back(layer);
+            weights[layer].push_back(name.substr(slash + 1));
+        }
+        for (const std::string& layer : layers) set_string_list(h5::create_group(file_, layer), "weight_names", weights[layer]);
+        set_string_list(file_, "layer_names", layers);
+        h5::set_attribute(file_, "backend", "tensorflow");
+        h5::set_attribute(file_, "keras_version", "2.3.1");  // the layout's
+        for (const auto& [name, text] : notes) h5::set_attribute(file_, name, text);
+    }
+    ~Writer() override {
+        const auto hold = h5::lock();
+        file_.close();
+    }
+    void write(const float* data) override {
+        RF_REQUIRE(next_ < tensors_.size(), "more tensors than declared");
+        const auto& [name, dims] = tensors_[next_++];
+        const auto hold = h5::lock();
+        std::vector<hsize_t> extent(dims.begin(), dims.end());
+        const h5::Dataspace space(h5::check(H5Screate_simple(static_cast<int>(extent.size()), extent.data(), nullptr), name));
+        const h5::PropertyList create(h5::check(H5Pcreate(H5P_DATASET_CREATE), name)), links(h5::check(H5Pcreate(H5P_LINK_CREATE), name));
+        H5Pset_layout(create, H5D_CONTIGUOUS);
+        H5Pset_obj_track_times(create, false);
+        H5Pset_create_intermediate_group(links, 1);
+        const h5::Dataset set(h5::check(H5Dcreate2(file_, name.c_str(), H5T_IEEE_F32LE, space, links, create, H5P_DEFAULT), name));
+        h5::check(H5Dwrite(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, data), name);
+    }
+    void finish() override {
+        RF_REQUIRE(next_ == tensors_.size(), "fewer tensors than declared");
+        {
+            const auto hold = h5::lock();
+            h5::flush_file(file_, path_.string());
+            file_.close();
+        }
+        sync_path(path_);
+    }
+
+private:
+    std::filesystem::path path_;
+    TensorList tensors_;
+    std::size_t next_ = 0;
+    h5::File file_;
+};
+
+}  // namespace
+
+std::unique_ptr<KerasReader> read_keras(const std::filesystem::path& path) { return std::make_unique<Reader>(path); }
+
+std::unique_ptr<TensorWriter> write_keras(const std::filesystem::path& path, const TensorList& tensors, const std::map<std::string, std::string>& notes) {
+    return std::make_unique<Writer>(path, tensors, notes);
+}
+
+}  // namespace rf::convert

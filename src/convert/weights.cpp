@@ -1,0 +1,130 @@
+#include "convert/weights.hpp"
+
+#include "model/encoder.hpp"
+#include "tasks/heads.hpp"
+
+#include <algorithm>
+#include <array>
+
+namespace rf::convert {
+
+namespace {
+
+/// A row a role: our logical tensor (below "layer_N/"; empty: as it stands) and, in the other formats, the names and Keras' order of weights.
+/// {} stands for the layer. Matrices of TensorFlow and Keras have inputs outermost, so theirs are transposes of ours and PyTorch's.
+struct Names {
+    Role role;
+    const char* ours;
+    std::int64_t slice, slices;
+    const char* hf;
+    const char* tf;
+    const char* keras_layer;
+    int keras_number;
+    const char* keras_weight;
+    bool is_matrix;
+};
+constexpr std::array<Names, 10> table = {{
+    {Role::word, "embedding/word", 0, 1, "embeddings.word_embeddings.weight", "bert/embeddings/word_embeddings", "Embedding-Token", 0, "embeddings:0", false},
+    {Role::segment, "embedding/segment", 0, 1, "embeddings.token_type_embeddings.weight", "bert/embeddings/token_type_embeddings", "Embedding-Segment", 0,
+     "embeddings:0", false},
+    {Role::query, "attention/qkv", 0, 3, "encoder.layer.{}.attention.self.query.weight", "bert/encoder/layer_{}/attention/self/query/kernel",
+     "Transformer-{}-MultiHeadSelfAttention", 0, "dense/kernel:0", true},
+    {Role::key, "attention/qkv", 1, 3, "encoder.layer.{}.attention.self.key.weight", "bert/encoder/layer_{}/attention/self/key/kernel",
+     "Transformer-{}-MultiHeadSelfAttention", 1, "dense_1/kernel:0", true},
+    {Role::value, "attention/qkv", 2, 3, "encoder.layer.{}.attention.self.value.weight", "bert/encoder/layer_{}/attention/self/value/kernel",
+     "Transformer-{}-MultiHeadSelfAttention", 2, "dense_2/kernel:0", true},
+    {Role::attention_output, "attention/output", 0, 1, "encoder.layer.{}.attention.output.dense.weight", "bert/encoder/layer_{}/attention/output/dense/kernel",
+     "Transformer-{}-MultiHeadSelfAttention", 3, "dense_3/kernel:0", true},
+    {Role::up, "feed_forward/up", 0, 1, "encoder.layer.{}.intermediate.dense.weight", "bert/encoder/layer_{}/intermediate/dense/kernel", "Transformer-{}-FeedForward",
+     0, "dense/kernel:0", true},
+    {Role::down, "feed_forward/down", 0, 1, "encoder.layer.{}.output.dense.weight", "bert/encoder/layer_{}/output/dense/kernel", "Transformer-{}-FeedForward", 1,
+     "dense_1/kernel:0", true},
+    // BERT's run_classifier has its output_weights as we do, Keras its kernels the other way.
+    {Role::head_dense, "dense", 0, 1, "", "output_weights", "dense", 0, "kernel:0", true},
+    {Role::head_bias, "bias", 0, 1, "", "output_bias", "dense", 1, "bias:0", false},
+}};
+
+const Names& names_of(const Weight& weight) {
+    const auto found = std::find_if(table.begin(), table.end(), [&](const Names& n) { return n.role == weight.role; });
+    RF_REQUIRE(found != table.end(), "no other format knows ", weight.name());
+    return *found;
+}
+
+std::string with_layer(std::string text, std::int64_t layer) {
+    const std::size_t at = text.find("{}");
+    return at == std::string::npos ? text : text.replace(at, 2, std::to_string(layer));
+}
+
+Foreign foreign(const Weight& weight, std::string name, bool transposed) {
+    if (weight.role == Role::head_bias) return {std::move(name), {weight.rows}, false};
+    return {std::move(name), transposed ? Dims{weight.columns, weight.rows} : Dims{weight.rows, weight.columns}, transposed};
+}
+
+/// Adds what a logical tensor holds.
+void add_weights(const ParamSpec& spec, std::vector<Weight>& out) {
+    std::int64_t layer = -1;
+    std::string part = spec.name;
+    if (spec.name.starts_with("layer_")) {
+        const std::size_t slash = spec.name.find('/');
+        layer = std::stoll(spec.name.substr(6, slash - 6));
+        part = spec.name.substr(slash + 1);
+    } else if (spec.name.starts_with(tasks::head_prefix)) {
+        part = spec.name.substr(spec.name.rfind('/') + 1);
+    }
+    const std::size_t before = out.size();
+    for (const Names& names : table) {
+        if (names.ours != part) continue;
+        Weight weight{.role = names.role, .layer = layer, .slice = {spec.name, names.slice, names.slices}, .shape = spec.shape};
+        const std::int64_t count = spec.shape.count() / names.slices;
+        // Inputs are the last axis, or for the product of attention the last two.
+        weight.columns = names.role == Role::head_bias ? 1 : names.role == Role::attention_output ? spec.shape[1] * spec.shape[2] : spec.shape[spec.shape.rank - 1];
+        weight.rows = count / weight.columns;
+        out.push_back(std::move(weight));
+    }
+    if (out.size() == before) out.push_back({.rows = spec.shape.count(), .columns = 1, .slice = {spec.name, 0, 1}, .shape = spec.shape});
+}
+
+}  // namespace
+
+std::string Weight::name() const { return slice.count == 1 ? slice.name : message(slice.name, '[', slice.index, ']'); }
+
+std::vector<Weight> weights_of(const ModelConfig& model, const std::optional<HeadShape>& head) {
+    ParamLayout layout;
+    const Encoder encoder(model, layout);
+    if (head) {
+        layout.add({.name = tasks::head_parameter(head->task, "dense"), .shape = {head->outputs, model.hidden_size}});
+        layout.add({.name = tasks::head_parameter(head->task, "bias"), .shape = {head->outputs}});
+    }
+    std::vector<Weight> out;
+    for (const ParamEntry& entry : layout.entries()) add_weights(entry.spec, out);
+    return out;
+}
+
+Foreign hf_name(const Weight& weight) { return foreign(weight, with_layer(names_of(weight).hf, weight.layer), false); }
+
+Foreign tf_name(const Weight& weight) {
+    const Names& names = names_of(weight);
+    return foreign(weight, with_layer(names.tf, weight.layer), names.is_matrix && weight.role != Role::head_dense);
+}
+
+Foreign keras_name(const Weight& weight) {
+    const Names& names = names_of(weight);
+    return foreign(weight, message(with_layer(names.keras_layer, weight.layer), '[', names.keras_number, ']'), names.is_matrix);
+}
+
+std::string keras_path(const Weight& weight) {
+    const Names& names = names_of(weight);
+    const std::string layer = with_layer(names.keras_layer, weight.layer);
+    return layer + "/" + layer + "/" + names.keras_weight;
+}
+
+void transpose(const float* from, std::int64_t rows, std::int64_t columns, float* to) {
+    // Tiles of 32 x 32 keep both sides in the first cache.
+    constexpr std::int64_t tile = 32;
+    for (std::int64_t r0 = 0; r0 < rows; r0 += tile)
+        for (std::int64_t c0 = 0; c0 < columns; c0 += tile)
+            for (std::int64_t c = c0; c < std::min(c0 + tile, columns); ++c)
+                for (std::int64_t r = r0; r < std::min(r0 + tile, rows); ++r) to[c * rows + r] = from[r * columns + c];
+}
+
+}  // namespace rf::convert
