@@ -20,7 +20,8 @@ SKIP = 77
 # Rows move 16 bytes an access when they are whole packs; template arguments say so where an instance is for one of the two only.
 WIDE_LOADS_AND_STORES = ("add", "add_scaled", "cast", "add_norm", "add_norm_backward", "embedding", "gather", "gather_backward", "cross_entropy_backward",
                          "embedding_pieces", "embedding_join", "segment_blocks", "segment_join", "relu_to_mask", "relu_by_mask",
-                         "update_moments", "apply_update", "adafactor_moments", "apply_adafactor")
+                         "update_moments", "apply_update", "adafactor_moments", "apply_adafactor", "layer_norm", "layer_norm_backward", "bias_activation", "activation_backward",
+                         "add_position", "add_position_backward")
 WIDE_LOADS = ("softmax_stats", "gradient_sums")  # they write a few numbers a row or a segment
 TENSOR = ("attention_tensor", "attention_query_gradient", "attention_key_gradient")
 # Why no 16-byte accesses are asked for.
@@ -35,7 +36,8 @@ NARROW = {
     "update_rates": "one number a group",
     "adafactor_rates": "one number a group",
     "add_bias": "outputs of a task's head: a few numbers a sequence",
-    "add_bias_backward": "as add_bias",
+    "add_bias_backward": "as add_bias; of a dense product: a lane a column, whole sectors",
+    "layer_norm_columns": "a lane a column, whole sectors",
     "score_loss": "one number a sequence",
     "vectors": "turns pairs of channels; rows of a head's size",
     "vectors_backward": "as vectors",
@@ -48,7 +50,7 @@ NARROW = {
 }
 # Which template argument (from 0) says that rows are whole packs.
 WHOLE_ARGUMENT = {"add_norm": 2, "add_norm_backward": 2, "embedding": 1, "embedding_pieces": 1, "embedding_join": 1, "segment_blocks": 1,
-                  "segment_join": 1, "gather": 1, "gather_backward": 1, "cross_entropy_backward": 1, "softmax_stats": 0}
+                  "segment_join": 1, "layer_norm": 2, "layer_norm_backward": 2, "bias_activation": 1, "activation_backward": 1, "add_position": 1, "add_position_backward": 1, "gather": 1, "gather_backward": 1, "cross_entropy_backward": 1, "softmax_stats": 0}
 
 # Per multiprocessor: registers, warps, blocks, bytes of shared memory, bytes a block may have (CUDA C++ Programming Guide, compute
 # capabilities). Registers go to warps 256 at a time from one quarter of the file; a block takes 1 KiB of shared memory more.

@@ -2,13 +2,16 @@
 /// for, passes over shared memory against the fewest. Rows of 768 in bf16 and f32, at the sizes of a short batch.
 
 #include "emulator/machine.hpp"
+#include "kernels/activation.hpp"
 #include "kernels/add_norm.hpp"
 #include "kernels/attention.hpp"
 #include "kernels/cross_entropy.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/embedding.hpp"
 #include "kernels/gather.hpp"
+#include "kernels/layer_norm.hpp"
 #include "kernels/optimizer.hpp"
+#include "kernels/position.hpp"
 #include "kernels/relu_mask.hpp"
 #include "tests/kernels/device_case.hpp"
 #include "tests/kernels/gradient_check.hpp"
@@ -85,6 +88,22 @@ BOOST_AUTO_TEST_CASE(norms_and_sums_of_rows) {
         check_traffic(on, c, "add_norm", tokens * (3 * row + 4 + 8));
         check_traffic(on, c, "add_norm_backward", tokens * (4 * row + 4 + 8));
         check_traffic(on, c, "add", 3 * tokens * row);
+        const DeviceTensor gain = on.put({width}, numbers(width, 3)), bias = on.put({width}, numbers(width, 4)), normalised = rows(on, tokens);
+        const Counters n = counters_of(on, [&] {
+            layer_norm(on.stream(), {.x = x, .f = f, .gain = gain, .bias = bias, .normalised = normalised, .y = y, .inv_std = inv, .alpha = 0.5, .dropout = dropout, .origin = origin});
+            layer_norm_backward(on.stream(), {.dy = x, .normalised = normalised, .inv_std = inv, .gain = gain, .dx = dx, .df = df, .alpha = 0.5, .dropout = dropout, .origin = origin});
+        });
+        // Gain and bias are read for every token, from a cache.
+        check_traffic(on, n, "layer_norm", tokens * (6 * row + 4 + 8));
+        check_traffic(on, n, "layer_norm_backward", tokens * (5 * row + 4 + 8));
+        const Counters a = counters_of(on, [&] {
+            bias_activation(on.stream(), {.bias = bias, .x = x, .y = y, .activation = Activation::gelu});
+            activation_backward(on.stream(), {.x = x, .dy = y, .dx = y, .activation = Activation::gelu});
+            add_position(on.stream(), {.position = position, .table = f, .y = y});
+        });
+        check_traffic(on, a, "bias_activation", tokens * 4 * row);  // the bias from a cache
+        check_traffic(on, a, "activation_backward", tokens * 3 * row);
+        check_traffic(on, a, "add_position", tokens * (3 * row + 4));
         const Dtype other = on.dtype == Dtype::f32 ? Dtype::bf16 : Dtype::f32;
         const DeviceTensor z(on.device, {tokens, width}, other);
         const Counters casts = counters_of(on, [&] { cast(on.stream(), {.x = x, .y = z}); });

@@ -1,0 +1,148 @@
+#!/usr/bin/python3
+"""Residuals beside each other, from the runs of jobs/compare_alpha.sh: which converge, how far, and how large the gradients of their layers are.
+
+    postprocess/compare_alpha.py FOLDER [-o compare_alpha.html]
+
+A run converges when its held-out loss at the end is below that of the corpus' token frequencies (what a model that sees no context can reach) by a tenth of a nat. Shown are means and
+deviations over the seeds."""
+
+import argparse
+import html
+import json
+import math
+import os
+import pathlib
+import re
+import statistics
+import sys
+
+import h5py
+from pictures import figure, smooth, svg, table
+from report import STYLE, section
+
+import numpy as np
+
+CONVERGED = 0.1  # nats below the token frequencies
+COLORS = ("tab:gray", "tab:blue", "tab:cyan", "tab:green", "tab:orange", "tab:red", "tab:purple", "tab:brown")
+
+
+class Training:
+    """One run: its arm, and what it left."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        for key, value in json.loads((folder / "arm.json").read_text()).items():
+            setattr(self, key, value)
+        self.diverged = (folder / "diverged").exists()
+        self.loss, self.step, self.held_out, self.unigram = np.array([]), np.array([]), math.nan, math.nan
+        if (folder / "results.h5").exists():
+            with h5py.File(folder / "results.h5", "r") as file:
+                self.step, self.loss = file["train/step"][:], file["train/loss"][:]
+                self.unigram = float(file["meta"].attrs.get("unigram_cross_entropy", math.nan))
+                if len(file["eval/mlm/step"]) and file["eval/mlm/step"][-1] == self.updates:
+                    self.held_out = float(file["eval/mlm/loss"][-1])
+
+    @property
+    def done(self):
+        return self.diverged or not math.isnan(self.held_out)
+
+    @property
+    def converged(self):
+        return not self.diverged and self.held_out < self.unigram - CONVERGED
+
+    def norms(self):
+        """Layer -> |gradient| of all of its tensors, half-way."""
+        path, squares = self.folder / "norms.txt", {}
+        if path.exists():
+            for line in path.read_text().splitlines():
+                if found := re.match(r"\s*(\S+)\s+layer_(\d+)/", line):
+                    squares[int(found.group(2))] = squares.get(int(found.group(2)), 0) + float(found.group(1)) ** 2
+        return {layer: math.sqrt(square) for layer, square in sorted(squares.items())}
+
+
+def read(folder):
+    runs = [Training(path.parent) for path in sorted(pathlib.Path(folder).glob("depth-*/*/rate-*/seed-*/arm.json"))]
+    if not runs:
+        sys.exit(f"compare_alpha.py: {folder} holds no runs of jobs/compare_alpha.sh")
+    return runs
+
+
+def text_of(runs):
+    done = [run for run in runs if run.done]
+    if not done:
+        return "–"
+    good = [run.held_out for run in done if not run.diverged]
+    values = f"{statistics.mean(good):.3f}" + (f" ± {statistics.stdev(good):.3f}" if len(good) > 1 else "") if good else "not finite"
+    if good and len(good) < len(done):
+        values += f", {len(done) - len(good)} not finite"
+    return f"{values} ({sum(run.converged for run in done)} of {len(done)} converge)"
+
+
+def write_page(folder, output):
+    runs = read(folder)
+    arms, depths, rates = (list(dict.fromkeys(getattr(run, key) for run in runs)) for key in ("arm", "depth", "rate"))
+    select = lambda **want: [run for run in runs if all(getattr(run, key) == value for key, value in want.items())]
+    unigram = next((run.unigram for run in runs if not math.isnan(run.unigram)), math.nan)
+    body, lines = "", []
+    for rate in rates:
+        rows = [[arm, *(text_of(select(arm=arm, depth=depth, rate=rate)) for depth in depths)] for arm in arms]
+        lines += [f"rate {rate:g}, {depth} layers, {arm}: {text}" for arm, *texts in rows for depth, text in zip(depths, texts)]
+        body += section(f"Held-out loss at the end, learning rate {rate:g}", f"<div class=wide>{table(['residual', *(f'{depth} layers' for depth in depths)], rows)}</div>")
+
+    def draw_losses(depth, rate):
+        def draw(axes):
+            for color, arm in zip(COLORS, arms):
+                for i, run in enumerate(select(arm=arm, depth=depth, rate=rate)):
+                    there = np.isfinite(run.loss)
+                    if there.sum() > 3:
+                        axes.plot(run.step[there], smooth(run.loss[there], max(2, there.sum() // 40)), color=color, linewidth=1.2, label=arm if i == 0 else None, alpha=0.9)
+            if not math.isnan(unigram):
+                axes.axhline(unigram, color="black", linewidth=0.8, linestyle=":", label="token frequencies")
+            axes.set_xlabel("updates")
+            axes.set_ylabel("training loss, nats")
+            if axes.lines:
+                axes.set_ylim(top=min(axes.get_ylim()[1], (0 if math.isnan(unigram) else unigram) + 3))
+                axes.legend(frameon=False, fontsize=7)
+        return f"<div><h3>{depth} layers, rate {rate:g}</h3>{svg(draw)}</div>"
+
+    def draw_norms(depth, rate):
+        def draw(axes):
+            for color, arm in zip(COLORS, arms):
+                for run in select(arm=arm, depth=depth, rate=rate):
+                    if norms := run.norms():
+                        axes.plot(list(norms), list(norms.values()), color=color, linewidth=1.2, label=arm)
+            axes.set_xlabel("layer")
+            axes.set_ylabel("norm of its gradient, half-way")
+            axes.set_yscale("log")
+            if axes.lines:
+                axes.legend(frameon=False, fontsize=7)
+        return f"<div><h3>{depth} layers, rate {rate:g}</h3>{svg(draw)}</div>"
+
+    body += section("Loss", "<div class=grid>" + "".join(draw_losses(depth, rate) for depth in depths for rate in rates) + "</div>")
+    body += section("Gradients by layer", "<div class=grid>" + "".join(draw_norms(depth, rate) for depth in depths for rate in rates) + "</div>")
+    note = f"""<p>The article: plain post-norm with a start of gain 1 does not converge when deep; a residual weight that rises from 0 to 1 makes it converge, without the loss of quality that ReZero has
+        (RoFormerV2, Su 2022). Here: {sum(run.done for run in runs)} of {len(runs)} runs, {runs[0].updates} updates each, the same schedule of the learning rate for all arms of a table; token frequencies alone reach
+        {figure(unigram)} nats. Small models on little text: what converges in so few updates may differ from what does in a million.</p>"""
+    page = (f"<!doctype html><html lang=en><meta charset=utf-8><title>roformer: residuals</title><style>{STYLE}</style><h1>Which residual converges</h1>"
+            f"<p class=sub>{html.escape(str(folder))}</p>{note}{body}</html>\n")
+    partial = f"{output}.partial"
+    try:
+        with open(partial, "w", encoding="utf-8") as out:
+            out.write(page)
+        os.replace(partial, output)
+    except OSError as error:
+        sys.exit(f"compare_alpha.py: cannot write {output} ({error.strerror})")
+    print("\n".join(lines))
+    print(output)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder")
+    parser.add_argument("-o", "--output", help="default: compare_alpha.html in the folder")
+    args = parser.parse_args()
+    write_page(args.folder, args.output or os.path.join(args.folder, "compare_alpha.html"))
+
+
+if __name__ == "__main__":
+    main()

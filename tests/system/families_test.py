@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""Encoders of other families through the command line: they learn, their bits do not depend on data ranks, they reshard and continue, all commands take them; what does not fit is
+refused. And the comparison of their speed, in small."""
+
+import os
+import subprocess
+
+import h5py
+
+import harness
+from harness import SOURCE, prepare, run, sets, state, tiny
+
+FAMILIES = ("bert", "roberta", "roformer")
+
+
+def settings(folder, family, **more):
+    return tiny(folder, **{"model__family": family, "model__residual_mode": "plain", "model__init_mode": "fixed", "model__max_position_embeddings": 40, **more})
+
+
+def column(folder, name):
+    with h5py.File(f"{folder}/results.h5") as f:
+        return list(f[name][:])
+
+
+def test_every_family_learns_and_data_ranks_do_not_change_a_bit():
+    prepare()
+    for family in FAMILIES:
+        run("pretrain", *settings(family, family, steps=60, eval_every=60, checkpoint_every=60))
+        loss = column(family, "train/loss")
+        assert sum(loss[-5:]) / 5 < loss[0] - 0.3, (family, loss)
+        run("pretrain", *settings(f"{family}2", family, steps=60, eval_every=60, checkpoint_every=60), ranks=2)
+        assert state(family) == state(f"{family}2"), family
+        assert column(f"{family}2", "train/loss") == loss
+
+
+def test_a_run_stops_reshards_and_continues():
+    prepare()
+    run("pretrain", *settings("whole", "bert", steps=10))
+    run("pretrain", *settings("parts", "bert", steps=5), ranks=2)
+    run("pretrain", *settings("parts", "bert", steps=10))
+    assert state("whole") == state("parts")
+    run("pretrain", *settings("split", "bert", steps=10, parallel__tensor=2), ranks=4)
+    for ours, theirs in zip(column("split", "train/loss"), column("whole", "train/loss")):
+        assert abs(ours - theirs) < 1e-4 * theirs
+    text = run("inspect", "whole")
+    assert "embedding/position" in text and "mlm/bias" in text, text
+    assert "all agree" in run("verify", "whole")
+    run("encode", "--checkpoint", "whole", "--vocab", "vocab.txt", "--out", "hidden.h5", stdin="一二三\n".encode())
+    assert h5py.File("hidden.h5")["hidden"].shape[1] == 64
+    run("fill-mask", "--checkpoint", "whole", "--vocab", "vocab.txt", "--top", "3", stdin="一[MASK]三\n".encode())
+    text = run("plan", *settings("plan", "bert"), *sets(plan__ranks=2))
+    assert "parameters" in text
+
+
+def test_released_shapes_of_the_other_families_have_their_numbers_of_parameters():
+    # BERT-base (Chinese): 102,267,648 with pooler and next-sentence head, which are not here; the MLM head's 590,592 + 1,536 + 21,128 are.
+    for name, count in (("bert", 101_677_056 + 590_592 + 1_536 + 21_128), ("roformer", None)):
+        text = run("plan", *sets(model=os.path.join(SOURCE, f"inputs/model/{name}_base.json"), plan__machine=os.path.join(SOURCE, "inputs/machine/cpu_node.json"), plan__ranks=1))
+        found = int(text.split(" parameters")[0].split()[-1])
+        assert count is None or found == count, (name, found, count)
+
+
+def test_what_does_not_fit_is_refused():
+    prepare()
+    for more, says in (({"model__family": "gpt"}, "expected one of \"roformer_v2\", \"roformer\", \"bert\", \"roberta\""), ({"model__norm": "group"}, "norm"), ({"model__biases": "yes"}, "biases"),
+                       ({"model__hidden_act": "swish"}, "hidden_act"), ({"model__max_position_embeddings": 20}, "20 learned positions are too few for sequences of 32")):
+        text = run("pretrain", *tiny("refused", **{"model__family": "bert", **more}), expect=2)
+        assert text.count("error:") == 1 and says in text, text
+    run("pretrain", *settings("other", "bert", steps=0))
+    text = run("convert", "--from", "rf", "--to", "hf", "other", "out", expect=2)
+    assert "only RoFormerV2 is converted" in text and "bert" in text, text
+
+
+def test_speeds_are_compared_in_rounds_that_continue():
+    def compare(rounds, expect=0, *more):
+        done = subprocess.run([os.path.join(SOURCE, "jobs/compare_speed.sh"), "--sizes", "tiny", "--lengths", "16", "--switches", "tiny:16", "--tokens", "64", "--rounds", str(rounds),
+                               "--steps", "1", "--threads", "1", "--output", os.path.abspath("compared"), *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              env={**os.environ, "ROFORMER": harness.ROFORMER}, timeout=240)
+        assert done.returncode == expect, done.stdout
+        return done.stdout
+
+    text = compare(1)
+    assert "10 arms, 1 rounds" in text and "10 measurements, 0 of them there" in text, text
+    text = compare(2)
+    assert "20 measurements, 10 of them there" in text, text
+    assert "tiny x 16, roformer_v2:" in text and "times roberta" in text and "with GELU:" in text and "dense products:" in text, text
+    page = open("compared/compare_speed.html", encoding="utf-8").read()
+    assert "<svg" in page and "What the simplifications" in page
+    assert "20 measurements, 20 of them there" in compare(2)
+    assert "--families: gpt is none of" in compare(2, 2, "--families", "gpt roformer_v2")
+
+
+if __name__ == "__main__":
+    harness.main(globals())
