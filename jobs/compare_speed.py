@@ -72,7 +72,8 @@ def fits(change, length):
 
 def label_of(a, arm):
     table, size, length, name, _ = arm
-    return json.dumps({"compare": table, "size": size, "length": length, "arm": name, "tokens": a.tokens, "steps": a.steps, "ranks": a.ranks, "threads": a.threads,
+    # Not JSON as a whole: an input's text is taken as JSON where it is.
+    return "compare_speed " + json.dumps({"compare": table, "size": size, "length": length, "arm": name, "tokens": a.tokens, "steps": a.steps, "ranks": a.ranks, "threads": a.threads,
                        "device": a.device}, sort_keys=True)
 
 

@@ -28,7 +28,7 @@ KINDS = (("dense products", ("gemm",)), ("attention", ("attention",)), ("norms",
 
 def label_of(row):
     try:
-        label = json.loads(row.get("label") or "null")
+        label = json.loads(str(row.get("label", "")).removeprefix("compare_speed ") or "null")
     except ValueError:
         return None
     return label if isinstance(label, dict) and "compare" in label else None

@@ -25,7 +25,7 @@ Example encode_line(const LoadedModel& loaded, const std::string& line, std::siz
     } catch (const Error& e) {
         fail_usage("standard input, line ", number + 1, ": ", e.what());
     }
-    example.ids.resize(std::min(example.ids.size(), static_cast<std::size_t>(longest_line) - 1));
+    example.ids.resize(std::min(example.ids.size(), static_cast<std::size_t>(loaded.longest_line()) - 1));
     example.ids.push_back(loaded.vocab().sep());
     return example;
 }

@@ -29,8 +29,8 @@ Example mask_line(const LoadedModel& loaded, const std::string& line, std::size_
         fail_usage("standard input, line ", number + 1, ": ", e.what());
     }
     example.ids.push_back(loaded.vocab().sep());
-    if (example.ids.size() > static_cast<std::size_t>(longest_line))
-        fail_usage("standard input, line ", number + 1, ": ", example.ids.size(), " tokens, at most ", longest_line, " fit");
+    if (example.ids.size() > static_cast<std::size_t>(loaded.longest_line()))
+        fail_usage("standard input, line ", number + 1, ": ", example.ids.size(), " tokens, at most ", loaded.longest_line(), " fit");
     if (example.rows.empty()) fail_usage("standard input, line ", number + 1, ": holds no [MASK]");
     return example;
 }

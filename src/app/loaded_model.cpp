@@ -26,15 +26,15 @@ LoadedModel::LoadedModel(const Invocation& invocation, World& world, bool with_t
     const Dtype dtype = resolve_dtype(invocation.option("dtype", "auto"), {"--dtype", ""});
     alpha_ = saved_alpha(meta, config);
     std::vector<EncoderModel::Head> heads;
-    std::int64_t longest = longest_line;
+    if (config.style().learned_positions) longest_ = std::min(longest_, config.max_position_embeddings);
     if (with_task) {
         const json::value input = boost::json::parse(meta.input);
         const auto* file = input.as_object().if_contains("task_file");
         if (!file) fail_usage("--checkpoint ", path.string(), ": was not fine-tuned on a task");
         heads.push_back({tasks::stored_task(*file, input.at("task_labels"), {path.string(), ""}), input.at("task_choices").as_int64()});
-        longest = heads.front().task.file.max_length;
+        longest_ = heads.front().task.file.max_length;
     }
-    model_ = std::make_unique<EncoderModel>(config, grid_, EncoderModel::Options{.device = device_, .dtype = dtype, .max_length = longest, .seed = 0}, std::move(heads));
+    model_ = std::make_unique<EncoderModel>(config, grid_, EncoderModel::Options{.device = device_, .dtype = dtype, .max_length = longest_, .seed = 0}, std::move(heads));
     model_->load(path);
 }
 

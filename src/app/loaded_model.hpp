@@ -20,6 +20,8 @@ public:
     const Tokenizer& tokenizer() const { return *tokenizer_; }
     EncoderModel& model() { return *model_; }
     ParallelGrid& grid() { return grid_; }
+    /// Longest line that encode and fill-mask take, in tokens with [CLS] and [SEP]: 4096, or the model's learned positions.
+    std::int64_t longest_line() const { return longest_; }
     /// Residual weight the checkpoint was saved with.
     double alpha() const { return alpha_; }
 
@@ -29,13 +31,11 @@ private:
     Device device_;  ///< chosen before the ranks are split into groups
     ParallelGrid grid_;
     double alpha_ = 1;
+    std::int64_t longest_ = 4096;
     std::unique_ptr<Vocabulary> vocab_;
     std::unique_ptr<Tokenizer> tokenizer_;
     std::unique_ptr<EncoderModel> model_;
 };
-
-/// Longest line that encode and fill-mask take, in tokens with [CLS] and [SEP]; a longer one is cut and counted.
-inline constexpr std::int64_t longest_line = 4096;
 
 /// All lines of standard input, on every rank (rank 0 reads). A UsageError when there is none.
 std::vector<std::string> read_lines(Communicator& world, std::istream& in);
