@@ -53,6 +53,8 @@ public:
     Partial& operator=(const Partial&) = delete;
     const fs::path& path() const { return path_; }
     void publish() {
+        if (fs::is_directory(path_))
+            for (const auto& entry : fs::directory_iterator(path_)) sync_path(entry.path());
         sync_path(path_);
         // Somebody may have made it meanwhile, and a rename would put a file in its place.
         if (fs::exists(out_)) fail_usage(out_.string(), ": exists already (made while the conversion ran); nothing was overwritten");
