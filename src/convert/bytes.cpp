@@ -46,6 +46,22 @@ struct CrcTables {
 constexpr CrcTables zip_tables(0xedb88320U);
 constexpr CrcTables castagnoli_tables(0x82f63b78U);
 
+#ifdef __x86_64__
+/// The processor's own instruction, which knows this polynomial alone: some six times the tables' speed.
+[[gnu::target("sse4.2")]] std::uint32_t crc32c_by_instruction(const void* data, std::int64_t count, std::uint32_t crc) {
+    const auto* p = static_cast<const unsigned char*>(data);
+    std::uint64_t r = static_cast<std::uint32_t>(~crc);
+    for (; count >= 8; count -= 8, p += 8) {
+        std::uint64_t word;
+        std::memcpy(&word, p, 8);
+        r = __builtin_ia32_crc32di(r, word);
+    }
+    auto rest = static_cast<std::uint32_t>(r);
+    for (; count > 0; --count, ++p) rest = __builtin_ia32_crc32qi(rest, *p);
+    return ~rest;
+}
+#endif
+
 }  // namespace
 
 Bytes::Bytes(const std::filesystem::path& path) : name_(path.string()) {
@@ -124,6 +140,12 @@ void OutputFile::write(const void* data, std::int64_t count) {
     if (count > buffered) put(from, count, position_);
     else buffer_.append(from, static_cast<std::size_t>(count));
     position_ += count;
+    // The disk begins while the next tensors are made and while they are read back; a hint, so its result is of no interest.
+    if (constexpr std::int64_t ahead = 8 << 20; position_ - started_ >= ahead) {
+        const std::int64_t written = position_ - static_cast<std::int64_t>(buffer_.size());
+        ::sync_file_range(descriptor_, started_, written - started_, SYNC_FILE_RANGE_WRITE);
+        started_ = written;
+    }
 }
 
 void OutputFile::zeros(std::int64_t count) {
@@ -139,13 +161,18 @@ void OutputFile::patch(std::int64_t offset, std::string_view text) {
 
 void OutputFile::finish() {
     flush();
-    if (::fsync(descriptor_) != 0) fail("cannot flush ", path_.string(), " (", std::strerror(errno), ")");
     const int closed = ::close(descriptor_);
     descriptor_ = -1;
     if (closed != 0) fail("cannot close ", path_.string(), " (", std::strerror(errno), ")");
 }
 
 std::uint32_t crc32(const void* data, std::int64_t count, std::uint32_t crc) { return zip_tables.run(data, count, crc); }
-std::uint32_t crc32c(const void* data, std::int64_t count, std::uint32_t crc) { return castagnoli_tables.run(data, count, crc); }
+std::uint32_t crc32c(const void* data, std::int64_t count, std::uint32_t crc) {
+#ifdef __x86_64__
+    static const bool has_instruction = __builtin_cpu_supports("sse4.2");
+    if (has_instruction) return crc32c_by_instruction(data, count, crc);
+#endif
+    return castagnoli_tables.run(data, count, crc);
+}
 
 }  // namespace rf::convert

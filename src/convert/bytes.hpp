@@ -49,7 +49,7 @@ public:
     void zeros(std::int64_t count);
     /// Overwrites bytes written before.
     void patch(std::int64_t offset, std::string_view text);
-    /// Flushes to the disk and closes.
+    /// Closes. What it holds is on its way to the disk by then, there for certain after sync_path.
     void finish();
 
 private:
@@ -59,6 +59,7 @@ private:
     std::filesystem::path path_;
     int descriptor_ = -1;
     std::int64_t position_ = 0;
+    std::int64_t started_ = 0;  ///< bytes that the disk was told of
     std::string buffer_;
 };
 

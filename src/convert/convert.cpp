@@ -1,9 +1,11 @@
 #include "convert/convert.hpp"
 
 #include "io/files.hpp"
+#include "io/prefetcher.hpp"
 
 #include <algorithm>
 #include <map>
+#include <mutex>
 
 namespace rf::convert {
 
@@ -53,6 +55,8 @@ public:
     Partial& operator=(const Partial&) = delete;
     const fs::path& path() const { return path_; }
     void publish() {
+        if (fs::is_directory(path_))
+            for (const auto& entry : fs::directory_iterator(path_)) sync_path(entry.path());
         sync_path(path_);
         // Somebody may have made it meanwhile, and a rename would put a file in its place.
         if (fs::exists(out_)) fail_usage(out_.string(), ": exists already (made while the conversion ran); nothing was overwritten");
@@ -101,16 +105,55 @@ using Digests = std::map<std::string, std::string>;
 
 std::string digest_of(const std::vector<float>& data) { return digest(data.data(), static_cast<std::int64_t>(data.size() * sizeof(float))); }
 
+/// A weight's numbers on their way; of the one behind the last there is nothing.
+using Numbers = std::vector<float>;
+
+/// Memory that was used before is taken again: pages that are new to the process cost more than what is read into them.
+class Spare {
+public:
+    Numbers take() {
+        const std::lock_guard hold(mutex_);
+        if (spare_.empty()) return {};
+        Numbers numbers = std::move(spare_.back());
+        spare_.pop_back();
+        return numbers;
+    }
+    void give(Numbers numbers) {
+        const std::lock_guard hold(mutex_);
+        spare_.push_back(std::move(numbers));
+    }
+
+private:
+    std::mutex mutex_;
+    std::vector<Numbers> spare_;
+};
+
+/// The weights in this order, each read on a thread while the one before it is worked on.
+Prefetcher<Numbers> read_ahead(Origin& origin, const std::vector<Weight>& order, Spare& spare) {
+    return Prefetcher<Numbers>(
+        [&](std::int64_t n) {
+            if (n >= static_cast<std::int64_t>(order.size())) return Numbers();
+            Numbers data = spare.take();
+            const Weight& weight = order[static_cast<std::size_t>(n)];
+            data.resize(static_cast<std::size_t>(weight.count()));
+            origin.read(weight, data.data());
+            return data;
+        },
+        0);
+}
+
 Digests write_all(Origin& origin, Target& target, double scale) {
     Digests digests;
-    std::vector<float> data;
-    for (const Weight& weight : target.order()) {
-        data.resize(static_cast<std::size_t>(weight.count()));
-        origin.read(weight, data.data());
+    const std::vector<Weight> order = target.order();
+    Spare spare;
+    Prefetcher<Numbers> numbers = read_ahead(origin, order, spare);
+    for (const Weight& weight : order) {
+        Numbers data = numbers.next();
         if (scale != 1 && (weight.role == Role::attention_output || weight.role == Role::down))
             for (float& x : data) x = static_cast<float>(x * scale);
         digests[weight.name()] = digest_of(data);
         target.write(weight, data.data());
+        spare.give(std::move(data));
     }
     target.finish();
     return digests;
@@ -120,13 +163,14 @@ void verify(Origin& written, const Content& content, Digests digests, const fs::
     const Content& found = written.content();
     if (found.model.num_attention_heads != content.model.num_attention_heads || found.model.norm_epsilon != content.model.norm_epsilon || found.vocab != content.vocab)
         fail(path.string(), ": the model read back is not the one that was written");
-    std::vector<float> data;
+    Spare spare;
+    Prefetcher<Numbers> numbers = read_ahead(written, found.weights, spare);
     for (const Weight& weight : found.weights) {
-        data.resize(static_cast<std::size_t>(weight.count()));
-        written.read(weight, data.data());
+        Numbers data = numbers.next();
         const auto expected = digests.find(weight.name());
         if (expected == digests.end() || expected->second != digest_of(data)) fail(path.string(), ": tensor ", weight.name(), " read back differs from what was written");
         digests.erase(expected);
+        spare.give(std::move(data));
     }
     if (!digests.empty()) fail(path.string(), ": tensor ", digests.begin()->first, " was written and is not there");
 }

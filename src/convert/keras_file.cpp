@@ -1,6 +1,5 @@
 #include "convert/keras_file.hpp"
 
-#include "io/files.hpp"
 #include "io/hdf5.hpp"
 
 #include <algorithm>
@@ -183,12 +182,8 @@ public:
     }
     void finish() override {
         RF_REQUIRE(next_ == tensors_.size(), "fewer tensors than declared");
-        {
-            const auto hold = h5::lock();
-            h5::flush_file(file_, path_.string());
-            file_.close();
-        }
-        sync_path(path_);
+        const auto hold = h5::lock();
+        h5::close_file(file_, path_.string());
     }
 
 private:

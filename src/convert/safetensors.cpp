@@ -65,7 +65,7 @@ private:
 
     void check_extents() const {
         std::vector<std::pair<std::string, Extent>> order(extents_.begin(), extents_.end());
-        std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
+        std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
             return a.second.begin != b.second.begin ? a.second.begin < b.second.begin : a.second.end < b.second.end;
         });
         std::int64_t end = 0;

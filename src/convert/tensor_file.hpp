@@ -60,7 +60,7 @@ class TensorWriter {
 public:
     virtual ~TensorWriter() = default;
     virtual void write(const float* data) = 0;  ///< the next tensor
-    virtual void finish() = 0;                  ///< flushed to the disk
+    virtual void finish() = 0;                  ///< closes the file
 };
 
 }  // namespace rf::convert

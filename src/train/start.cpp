@@ -24,7 +24,8 @@ Start read_start(const std::string& checkpoint, const json::value& model, const 
     start.config.check(place.at("model"), tensor_ranks);
     start.vocab = vocab.empty() ? std::make_unique<Vocabulary>(start.meta->vocab, checkpoint + ": vocab") : std::make_unique<Vocabulary>(vocab);
     start.vocab_text = vocab.empty() ? start.meta->vocab : read_file(vocab);
-    if (start.meta && start.vocab_text != start.meta->vocab)
+    // Weights that came without a vocabulary (convert) take the one that is given.
+    if (start.meta && !start.meta->vocab.empty() && start.vocab_text != start.meta->vocab)
         fail_usage(place.at("vocab"), ": ", vocab, " is not the vocabulary the checkpoint was trained with");
     if (start.vocab->size() > start.config.vocab_size)
         fail_usage(place.at("model.vocab_size"), ": ", start.config.vocab_size, " rows are too few for the ", start.vocab->size(), " entries of the vocabulary");
