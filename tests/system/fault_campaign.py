@@ -67,7 +67,7 @@ def sites_of_checkpoint(settings, rank):
 
 def sweep_checkpoint(kind, rank, sample=1):
     """Every call of a checkpoint on one rank fails once. Returns (calls, faults, messages)."""
-    settings = dict(checkpoint_every=1, eval_every=100000, log_every=100000, keep=100000, checkpoint_failures_allowed=2)
+    settings = dict(model__num_hidden_layers=1, checkpoint_every=1, eval_every=100000, log_every=100000, keep=100000, checkpoint_failures_allowed=2)
     sites = sites_of_checkpoint(settings, rank)
     steps = 2 * len(sites) + 2
     folder = f"sweep-{kind}-{rank}"
@@ -88,10 +88,12 @@ def sweep_checkpoint(kind, rank, sample=1):
             name = os.path.basename(path).removesuffix(".partial")
             assert name in line and REASONS[kind] in line, f"{call} of {path} failed, the message: {line}"
     assert set(warnings.values()) <= {1}, f"told more than once: {warnings}"
-    # Of a fault that is told, the checkpoint may stand (when its name was given and only the flush after failed); told it is.
-    assert set(warnings) == (set() if kind in HARMLESS else set(failed)), f"not told: {set(failed) - set(warnings)}"
     there = {step_of(name) for name in os.listdir(f"{folder}/checkpoints")}
-    assert {s for s in range(1, steps + 1) if s not in failed or kind in HARMLESS} <= there, "a checkpoint without a fault is missing"
+    # What is not told has done no harm: HDF5 looks for a file before it makes it, and that look may fail. What is told may yet stand, when its
+    # name was given and only the flush behind it failed.
+    untold = set(failed) - set(warnings)
+    assert kind in HARMLESS or all(failed[s][0] == "open" for s in untold), f"not told: {[failed[s] for s in untold]}"
+    assert {s for s in range(1, steps + 1) if s not in failed} | untold <= there, "a checkpoint without harm is missing"
     assert not [name for name in os.listdir(f"{folder}/checkpoints") if name.endswith(".partial")]
     assert "all agree" in run("verify", f"{folder}/checkpoints", ranks=2)
     run("pretrain", *tiny("undisturbed", **{**settings, "steps": steps, "checkpoint_every": steps}))
@@ -119,9 +121,12 @@ def each_call(name, words, folder, kind, stride, count, check, ranks=1):
             assert code == 0 and not messages, context
         else:
             told += len(messages)
-            assert code in (0, 1, 2) and len(messages) == 1, context
+            # No word is needed where the next call made up for it at once; `check` sees that nothing is missing. What lasts is told at
+            # every checkpoint, and once more when the run gives up.
+            errors = [line for line in messages if "error:" in line]
+            assert code in (0, 1, 2) and len(errors) == (code != 0) and (count == 0 or len(messages) <= 1), context
             base = os.path.basename(hit[0][1]).removesuffix(".partial")
-            assert REASONS[kind] in messages[0] and (base in messages[0] or name in messages[0]), context
+            assert all(REASONS[kind] in line and (base in line or name in line) for line in messages), context
         check(name, code, context)
         run(*words(name))
         check(name, 0, context)
@@ -186,7 +191,7 @@ def main():
         prepare(60)
         for kind in kinds:
             if "checkpoint" in parts:
-                for rank in (0, 1):
+                for rank in (0,) if args.short else (0, 1):
                     row(f"checkpoint, rank {rank} of 2", kind, lambda: sweep_checkpoint(kind, rank))
             for count, lasting in ((1, ""),) if args.short else ((1, ""), (0, ", lasting")):
                 if count == 0 and kind in HARMLESS:

@@ -202,7 +202,7 @@ def prepare_clue():
     for kind, name in (("classify", "one"), ("span", "two")):
         small_tasks.write_task(kind, name, submission={"files": [f"{name}.json"], "form": "labels" if kind == "classify" else "answers"})
     run("build-corpus", *sets(text="one.jsonl", vocab="vocab.txt", output="corpus", segmenter__name="none"))
-    run("pretrain", *sets(model__hidden_size=32, model__num_attention_heads=2, model__num_hidden_layers=2, model__intermediate_size=64, model__vocab_size=73,
+    run("pretrain", *sets(model__hidden_size=32, model__num_attention_heads=2, model__num_hidden_layers=2, model__intermediate_size=64, model__vocab_size=80,
                           corpus="corpus", vocab="vocab.txt", output="start", steps=0, batch__sequences=4, batch__max_length=32, batch__lanes=2,
                           evaluation__documents=4, dtype="f32", parallel__threads=1))
 
