@@ -50,7 +50,12 @@ take_input() {  # DEFAULT ARGUMENT...
 # Runs a command line and waits for its end, whatever signals arrive: a signal to this shell is passed on as SIGUSR1, which srun and mpirun
 # hand to every rank, and noted in `told`. Sets code.
 told="" child=""
-hear() { told=$1 heard=1; [[ -z $child ]] || kill -USR1 "$child" 2>/dev/null || true; }
+hear() {
+  heard=1
+  [[ -n $told ]] || note "told to stop by SIG$1"
+  told=$1
+  [[ -z $child ]] || kill -USR1 "$child" 2>/dev/null || true
+}
 trap 'hear USR1' USR1
 trap 'hear TERM' TERM
 run_and_wait() {
@@ -136,7 +141,7 @@ train() {  # COMMAND DEFAULT_INPUT ARGUMENT...
     rm -f "$memory"
     note "done"
   elif ((code == 75)); then
-    note "stopped after a durable checkpoint${told:+ (told to by SIG$told)}"
+    note "stopped after a durable checkpoint"
     requeue
   elif ((code > 128)); then  # a rank or its node died: nothing was said, so it may be worth another try
     note "ended by signal $((code - 128))"
