@@ -13,7 +13,7 @@ cores=${CORES:-$(nproc)}
 threads=1 rounds=3 steps=5 length=128 model=inputs/model/small.json output=runs/scaling
 ranks="" tensor="" batch="" per_rank="4"
 sets=()
-roformer=${ROFORMER:-build/cpu-release/roformer}
+read -ra roformer <<<"${ROFORMER:-build/cpu-release/roformer}"
 launch=${LAUNCH:-mpirun -n}
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 export OMPI_MCA_hwloc_base_binding_policy=${OMPI_MCA_hwloc_base_binding_policy:-none}
@@ -48,7 +48,7 @@ fi
 largest=$(printf '%s\n' $ranks | sort -n | tail -n 1)
 [[ -n $tensor ]] || tensor="1 2"
 [[ -n $batch ]] || batch=$((4 * largest > 8 ? 4 * largest : 8))
-[[ -x $roformer ]] || refuse "$roformer is not there; build it (README.md) or set ROFORMER"
+command -v "${roformer[0]}" >/dev/null || refuse "${roformer[0]} is not there; build it (README.md) or set ROFORMER"
 [[ -f $model ]] || refuse "--model: $model is not there"
 /usr/bin/python3 -c 'import h5py, matplotlib' 2>/dev/null || refuse "/usr/bin/python3 lacks h5py or matplotlib (env/debian.sh installs them)"
 mkdir -p "$output" 2>/dev/null || refuse "--output: cannot make the folder $output"
@@ -95,7 +95,7 @@ for one in "${left[@]}"; do
   what="round $round: $r ranks, tensor $t, $s x $length"
   if [[ $impossible == *"<$r $t $s>"* ]]; then made=$((made + 1)); continue; fi
   code=0
-  $launch "$r" "$roformer" bench --set "model=$model" "${sets[@]}" --set "parallel.tensor=$t" --set "parallel.threads=$threads" --set "batch.sequences=$s" \
+  $launch "$r" "${roformer[@]}" bench --set "model=$model" "${sets[@]}" --set "parallel.tensor=$t" --set "parallel.threads=$threads" --set "batch.sequences=$s" \
     --set "batch.max_length=$length" --set "steps=$steps" --set "label=$(label "$r $t $s")" --set "output=$file" >"$output/last.log" 2>&1 </dev/null || code=$?
   cat "$output/last.log" >>"$output/bench.log"
   made=$((made + 1))

@@ -19,8 +19,9 @@ struct PlanSettings {
     json::value machine = boost::json::string("inputs/machine/h100x8.json");  ///< a machine file, or the object itself
     std::int64_t ranks = 0;  ///< 0: those of one node
     double length = 0;       ///< tokens of a sequence on average, [CLS] and [SEP] included; 0: every one is as long as it may be
+    double checkpoint_seconds = 0;  ///< that writing a checkpoint took; 0: as long as the machine's storage needs
 };
-BOOST_DESCRIBE_STRUCT(PlanSettings, (), (machine, ranks, length))
+BOOST_DESCRIBE_STRUCT(PlanSettings, (), (machine, ranks, length, checkpoint_seconds))
 
 struct PretrainPlan : PretrainInput {
     PlanSettings plan;
@@ -60,6 +61,8 @@ Asked asked_of(const RunInput& in, const PlanSettings& plan, const ModelConfig& 
             max_length, ", found ", plan.length);
     job.length = plan.length > 0 ? plan.length : static_cast<double>(max_length);
     require(plan.ranks >= 0 && plan.ranks <= 1 << 16, "plan.ranks", "expected 0 (a node's) to 65536, found ", plan.ranks);
+    require(plan.checkpoint_seconds >= 0, "plan.checkpoint_seconds", "expected 0 (by the machine's storage) or seconds, found ", plan.checkpoint_seconds);
+    job.checkpoint_seconds = plan.checkpoint_seconds;
     const std::int64_t ranks = plan.ranks > 0 ? plan.ranks : asked.machine.ranks_per_node, tensor = in.parallel.tensor;
     require(tensor >= 1 && ranks % tensor == 0, "parallel.tensor", tensor, " does not divide the ", ranks, " ranks of this plan (ranks = tensor ranks x data ranks)");
     asked.split = {tensor, ranks / tensor};
@@ -177,6 +180,9 @@ void print_plan(const Asked& asked, const Plan& plan, std::ostream& out) {
                    s.memory, s.network, s.hidden, s.latency)
         << printed("  %.4g tokens/s, %.4g sequences/s, %.4g GFLOP/s, %.0f %% of the machine's products\n", plan.tokens / step,
                    static_cast<double>(asked.job.sequences) / step, plan.flops / step * 1e-9, 100 * s.compute / step);
+    const CheckpointRhythm& c = plan.checkpoints;
+    out << printed("  checkpoint %s in %.3g s, a failure every %.3g h: write one every %s, checkpoint_every=%.0f; %.2g %% of the time for these and for doing again\n",
+                   size_text(c.bytes).c_str(), c.write_seconds, c.mtbf_seconds / 3600, duration(c.interval).c_str(), c.updates, 100 * c.lost);
 }
 
 void print_splits(const Asked& asked, std::ostream& out) {
@@ -205,7 +211,7 @@ boost::json::object as_json(const RankSplit& split, const Plan& plan) {
     boost::json::object sent = json::write(plan.sent).as_object();
     sent["total"] = plan.sent.total();
     return {{"tensor", split.tensor}, {"data", split.data}, {"memory_bytes", memory}, {"sent_bytes", sent}, {"seconds", seconds},
-            {"bound", plan.seconds.bound()}, {"fits", plan.fits()}};
+            {"bound", plan.seconds.bound()}, {"checkpoints", json::write(plan.checkpoints)}, {"fits", plan.fits()}};
 }
 
 void write_json(const Asked& asked, const std::string& path) {

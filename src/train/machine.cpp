@@ -34,6 +34,8 @@ void check(const Machine& m, const json::Place& place) {
     not_negative(m.inside.latency_us, "inside.latency_us");
     positive(m.between.gb_per_s, "between.gb_per_s");
     not_negative(m.between.latency_us, "between.latency_us");
+    positive(m.storage_gb_per_s, "storage_gb_per_s");
+    positive(m.node_mtbf_hours, "node_mtbf_hours");
 }
 
 }  // namespace

@@ -41,12 +41,14 @@ struct Machine {
     double launch_us = 0;              ///< that every kernel or parallel region costs besides
     Link inside;                       ///< of a node
     Link between;                      ///< nodes
+    double storage_gb_per_s = 0;       ///< at which all ranks together write a checkpoint and flush it
+    double node_mtbf_hours = 0;        ///< mean time between failures of a node that end a run on it, preemptions included
 
     bool is_gpu() const { return device == "cuda"; }
 };
 BOOST_DESCRIBE_STRUCT(Machine, (),
                       (about, device, ranks_per_node, cores_per_node, memory_gib, program_mib, product_gflops, attention_gflops, row_gb_per_s,
-                       memory_gb_per_s, launch_us, inside, between))
+                       memory_gb_per_s, launch_us, inside, between, storage_gb_per_s, node_mtbf_hours))
 
 /// A machine named by file, by {"file": …, key: override}, or given whole; every key must be there. Errors are UsageErrors naming file and
 /// key.

@@ -289,7 +289,17 @@ Plan make_plan(const Job& job, const RankSplit& split, const Machine& machine) {
     }
     plan.seconds.network = messages.seconds + messages.gradient_seconds - plan.seconds.hidden;
     plan.seconds.latency += messages.latency;
+
+    const double bytes = 3.0 * 4 * real(plan.parameters), nodes = std::ceil(real(split.ranks()) / real(machine.ranks_per_node));
+    plan.checkpoints = checkpoint_rhythm(bytes, job.checkpoint_seconds > 0 ? job.checkpoint_seconds : bytes * 1e-9 / machine.storage_gb_per_s,
+                                         machine.node_mtbf_hours * 3600 / nodes, plan.seconds.total());
     return plan;
+}
+
+CheckpointRhythm checkpoint_rhythm(double bytes, double write_seconds, double mtbf_seconds, double update_seconds) {
+    const double interval = std::max(std::sqrt(2 * write_seconds * mtbf_seconds), write_seconds);
+    return {.bytes = bytes, .write_seconds = write_seconds, .mtbf_seconds = mtbf_seconds, .interval = interval,
+            .updates = std::max(1.0, std::round(interval / update_seconds)), .lost = write_seconds / interval + interval / (2 * mtbf_seconds)};
 }
 
 std::vector<RankSplit> splits_of(std::int64_t ranks) {

@@ -27,6 +27,7 @@ struct Job {
     std::int64_t evaluated = 0;     ///< sequences of an evaluation group; 0: nothing is evaluated
     bool checkpoints = true;
     std::int64_t threads = 0;       ///< of a rank; 0: the cores of the node shared evenly
+    double checkpoint_seconds = 0;  ///< that writing one takes, as measured; 0: its bytes at the machine's storage_gb_per_s
 };
 
 struct RankSplit {
@@ -72,6 +73,22 @@ struct StepTime {
 };
 BOOST_DESCRIBE_STRUCT(StepTime, (), (compute, memory, network, latency, hidden))
 
+/// How often to write a checkpoint where runs end at random and go on from the last one.
+struct CheckpointRhythm {
+    double bytes = 0;           ///< master weights and both moments, f32
+    double write_seconds = 0;   ///< δ, until it is durable
+    double mtbf_seconds = 0;    ///< M, mean time between failures of all nodes of the run
+    double interval = 0;        ///< seconds between two
+    double updates = 0;         ///< the same in updates, at least one
+    double lost = 0;            ///< share of the time that goes into writing and doing again
+};
+BOOST_DESCRIBE_STRUCT(CheckpointRhythm, (), (bytes, write_seconds, mtbf_seconds, interval, updates, lost))
+
+/// √(2 δ M): J. W. Young, A first order approximation to the optimum checkpoint interval, Communications of the ACM 17 (1974) 530. It is the least of
+/// δ / interval + interval / (2 M). (J. T. Daly, Future Generation Computer Systems 22 (2006) 303, adds terms of the order of δ / M.) Here the run goes on
+/// while a checkpoint is written, so that δ counts more than it costs; but one must be written before the next is begun, hence never below δ.
+CheckpointRhythm checkpoint_rhythm(double bytes, double write_seconds, double mtbf_seconds, double update_seconds);
+
 struct Plan {
     std::int64_t parameters = 0;
     double tokens = 0;
@@ -80,6 +97,7 @@ struct Plan {
     std::int64_t memory_limit = 0;
     Traffic sent;
     StepTime seconds;
+    CheckpointRhythm checkpoints;
     bool fits() const { return memory.total() <= memory_limit; }
 };
 

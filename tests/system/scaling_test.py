@@ -133,7 +133,7 @@ def test_a_study_in_an_allocation():
     """scaling.slurm with a stand-in for srun: cores are those of the allocation."""
     os.makedirs("bin", exist_ok=True)
     with open("bin/srun", "w", encoding="utf-8") as file:
-        file.write('#!/bin/sh\n[ "$1 $2 $3 $4 $5 $6" = "--mpi=pmix --exact --kill-on-bad-exit=1 -c 1 -n" ] || exit 9\nshift 6\nexec mpirun -n "$@"\n')
+        file.write('#!/bin/sh\n[ "$1 $2 $3 $4 $5 $6" = "--mpi=pmix --kill-on-bad-exit=1 --exact -c 1 -n" ] || exit 9\nshift 6\nexec mpirun -n "$@"\n')
     os.chmod("bin/srun", 0o755)
     with open("model.json", "w", encoding="utf-8") as file:
         json.dump(MODEL, file)

@@ -67,7 +67,7 @@ Job job_of(const ModelConfig& model, Dtype dtype, std::int64_t sequences, std::i
 
 Machine machine() {
     return {.about = "made up", .device = "cpu", .ranks_per_node = 4, .cores_per_node = 4, .memory_gib = 1, .program_mib = 10, .product_gflops = {100, 0},
-            .attention_gflops = {20, 0}, .row_gb_per_s = 4, .memory_gb_per_s = 20, .launch_us = 1, .inside = {2, 10}, .between = {1, 30}};
+            .attention_gflops = {20, 0}, .row_gb_per_s = 4, .memory_gb_per_s = 20, .launch_us = 1, .inside = {2, 10}, .between = {1, 30}, .storage_gb_per_s = 0.5, .node_mtbf_hours = 100};
 }
 
 /// The largest of all ranks' numbers is the plan's.
@@ -187,6 +187,30 @@ BOOST_AUTO_TEST_CASE(what_bounds_an_update_is_its_largest_part) {
     BOOST_TEST(make_plan(job_of(config("alpha"), Dtype::f32, 8, 4, 0), {1, 4}, slow).seconds.bound() == "network");
 }
 
+BOOST_AUTO_TEST_CASE(checkpoints_are_written_as_often_as_young_says) {
+    // δ = 18 s, M = 10000 s: 600 s between two; 3 % of the time writing, 3 % doing again.
+    const CheckpointRhythm rhythm = checkpoint_rhythm(9e9, 18, 10000, 2.5);
+    BOOST_TEST(rhythm.interval == 600);
+    BOOST_TEST(rhythm.updates == 240);
+    BOOST_TEST(std::abs(rhythm.lost - 0.06) < 1e-15);
+    // The least of the cost that the formula is made from.
+    const auto cost = [](double interval) { return 18 / interval + interval / (2 * 10000); };
+    BOOST_TEST(cost(600) < cost(590));
+    BOOST_TEST(cost(600) < cost(610));
+    // Never a second one before the first is durable, never less than an update.
+    BOOST_TEST(checkpoint_rhythm(9e9, 300, 100, 2.5).interval == 300);
+    BOOST_TEST(checkpoint_rhythm(9e9, 18, 10000, 1e6).updates == 1);
+
+    Job job = job_of(config("alpha"), Dtype::f32, 64, 4, 0);
+    const CheckpointRhythm one = make_plan(job, {1, 4}, machine()).checkpoints, two = make_plan(job, {2, 4}, machine()).checkpoints;
+    BOOST_TEST(one.bytes == 12.0 * static_cast<double>(job.model.parameter_count()));
+    BOOST_TEST(one.write_seconds == one.bytes * 1e-9 / 0.5);
+    BOOST_TEST(one.mtbf_seconds == 360000);
+    BOOST_TEST(two.mtbf_seconds == 180000);  // two nodes
+    job.checkpoint_seconds = 7;
+    BOOST_TEST(make_plan(job, {1, 4}, machine()).checkpoints.write_seconds == 7);
+}
+
 BOOST_AUTO_TEST_CASE(remedies_fit_and_change_as_little_as_they_can) {
     Job job = job_of(config("alpha"), Dtype::f32, 4096, 1, 0);
     Machine small = machine();
@@ -226,7 +250,7 @@ BOOST_AUTO_TEST_CASE(a_machine_needs_every_key_and_possible_values) {
         return refusal([&] { read_machine(boost::json::string(scratch("machine.json")), place); });
     };
     BOOST_TEST(said("about", "another") == "no error");
-    for (const char* key : {"memory_gb_per_s", "memory_gib", "inside.gb_per_s", "row_gb_per_s"}) RF_TEST_HOLDS(said(key, -1), "machine.json: " + std::string(key));
+    for (const char* key : {"memory_gb_per_s", "memory_gib", "inside.gb_per_s", "row_gb_per_s", "storage_gb_per_s", "node_mtbf_hours"}) RF_TEST_HOLDS(said(key, -1), "machine.json: " + std::string(key));
     RF_TEST_HOLDS(said("product_gflops.f32", -3), "machine.json: product_gflops.f32: expected 0 or more, found -3");
     RF_TEST_HOLDS(said("product_gflops.f32", 0), "product_gflops: expected the rate of one dtype");
     RF_TEST_HOLDS(said("device", "tpu"), "machine.json: device");
