@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -131,6 +132,8 @@ DISTURBANCES = ("told_by_signal", "node_lost", "rank_killed", "preempted", "out_
 
 def test_a_large_run_survives_all_that_a_cluster_does(cluster):
     large = Large(cluster)
+    # While the job waits in the queue the processors are free for the run that it is compared with.
+    undisturbed = ThreadPoolExecutor(1).submit(run, "pretrain", *settings("undisturbed"))
     for start, disturbance in enumerate(DISTURBANCES, 1):
         large.wait_running(start)
         begin, step = time.monotonic(), steps_of("disturbed")
@@ -151,7 +154,7 @@ def test_a_large_run_survives_all_that_a_cluster_does(cluster):
     log = wait_end(cluster, large.script, large.job)
     assert f"start 1: pretrain inputs/pretrain_large.json into {os.path.abspath('disturbed')}, 2 ranks of 1 threads on n" in log, log
     assert "continuing from the checkpoint of step" in log and log.rstrip().endswith(": done"), log
-    run("pretrain", *settings("undisturbed"))
+    undisturbed.result()
     assert state("disturbed") == state("undisturbed")
     with h5py.File("disturbed/results.h5", "r") as file:
         assert list(file["train/step"][:]) == list(range(1, STEPS + 1))
