@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what roformer needs on Debian 12, only what is missing, and says what. Safe to run again.
 # As an ordinary user it succeeds when nothing is missing and otherwise prints the one command to run.
+#   env/debian.sh [--tests]     also what tests alone use (Slurm: 13 MB, seconds); an ordinary user does without it
 set -euo pipefail
 
 packages=(
@@ -11,6 +12,14 @@ packages=(
   libdnnl-dev ocl-icd-opencl-dev libicu-dev libxxhash-dev
   python3 python3-jieba python3-h5py python3-matplotlib python3-numpy xz-utils zstd patchelf
 )
+
+# A Slurm for tests/system/slurm, which only root can start.
+if [[ ${1:-} == --tests ]]; then
+  if ((EUID == 0)); then packages+=(slurm-wlm munge); fi
+elif (($#)); then
+  echo "env/debian.sh: unknown option $1 (known: --tests)" >&2
+  exit 2
+fi
 
 if ! command -v dpkg-query >/dev/null; then
   echo "env/debian.sh: this is not a Debian system; install by its own means: ${packages[*]}" >&2

@@ -97,19 +97,17 @@ count_starts() {
   echo "$SLURM_JOB_ID $fruitless $at_start" >"$memory" || refuse "cannot write in the output folder $output"
 }
 
-job_state() { scontrol show job -o "$SLURM_JOB_ID" 2>/dev/null | sed -nE 's/.* JobState=([A-Z_]+).*/\1/p' || true; }
+# "RUNNING None": state and reason as Slurm has them now.
+job_state() { scontrol show job -o "$SLURM_JOB_ID" 2>/dev/null | sed -nE 's/.* JobState=([A-Z_]+) Reason=([A-Za-z_]*).*/\1 \2/p' || true; }
 
-# Puts the job in the queue again, unless it was cancelled or got nowhere.
+# Puts the job in the queue again, unless it got nowhere or Slurm is ending it by itself: then it was cancelled and stays so, or was requeued.
 requeue() {
   [[ $(progress) != "$at_start" ]] || ((fruitless + 1 < limit)) || give_up $((fruitless + 1))
-  local state; state=$(job_state)
-  if [[ $state == CANCELLED ]]; then
-    note "cancelled; the same sbatch continues"
-    exit "$code"
-  elif [[ $state == PENDING || $state == REQUEUED ]]; then
-    note "Slurm has queued it again"
-    exit 0
-  fi
+  case $(job_state) in
+    "" | RUNNING* | *TimeLimit) ;;
+    *) note "ended by Slurm (cancelled, or queued again by it); the same sbatch continues"
+       exit "$code" ;;
+  esac
   if ! scontrol requeue "$SLURM_JOB_ID"; then
     note "it cannot be queued again (submitted with --no-requeue?); the same sbatch continues"
     exit "$code"

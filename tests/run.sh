@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-env/debian.sh
+env/debian.sh --tests
 cmake --preset cpu-release
 cmake --build --preset cpu-release
 exec ctest --test-dir build/cpu-release --output-on-failure --parallel 2 --label-exclude bench "$@"

@@ -181,7 +181,7 @@ void print_plan(const Asked& asked, const Plan& plan, std::ostream& out) {
         << printed("  %.4g tokens/s, %.4g sequences/s, %.4g GFLOP/s, %.0f %% of the machine's products\n", plan.tokens / step,
                    static_cast<double>(asked.job.sequences) / step, plan.flops / step * 1e-9, 100 * s.compute / step);
     const CheckpointRhythm& c = plan.checkpoints;
-    out << printed("  checkpoint %s in %.3g s, a failure every %.3g h: write one every %s, checkpoint_every=%.0f; %.2g %% of the time for these and for doing again\n",
+    out << printed("  checkpoint %s in %.3g s, a failure every %.4g h: write one every %s, checkpoint_every=%.0f; %.2g %% of the time for these and for doing again\n",
                    size_text(c.bytes).c_str(), c.write_seconds, c.mtbf_seconds / 3600, duration(c.interval).c_str(), c.updates, 100 * c.lost);
 }
 

@@ -48,7 +48,7 @@ def test_a_run_stops_reshards_and_continues():
     run("encode", "--checkpoint", "whole", "--vocab", "vocab.txt", "--out", "hidden.h5", stdin="一二三\n".encode())
     assert h5py.File("hidden.h5")["hidden"].shape[1] == 64
     run("fill-mask", "--checkpoint", "whole", "--vocab", "vocab.txt", "--top", "3", stdin="一[MASK]三\n".encode())
-    text = run("plan", *settings("plan", "bert"), *sets(plan__ranks=2))
+    text = run("plan", *settings("plan", "bert"), *sets(plan__ranks=2, plan__machine=os.path.join(SOURCE, "inputs/machine/cpu_node.json")))
     assert "parameters" in text
 
 

@@ -36,7 +36,7 @@ class Job:
         here = self.folder
         write(f"{here}/bin/srun", f'#!/bin/bash\n: >{here}/srun.said\nwhile [[ $1 == --* ]]; do echo "$1" >>{here}/srun.said; shift; done\nexec "$@"\n')
         write(f"{here}/bin/scontrol", f"""#!/bin/bash
-if [[ $1 == show ]]; then echo "JobId=7 JobName=x Priority=1 JobState=${{STATE:-RUNNING}} Reason=None"; exit; fi
+if [[ $1 == show ]]; then echo "JobId=7 JobName=x Priority=1 JobState=${{STATE:-RUNNING Reason=None}} Dependency=(null)"; exit; fi
 [[ -z $NO_REQUEUE ]] || {{ echo "Requested operation is presently disabled"; exit 1; }}
 echo "$@" >>{here}/requeued
 """)
@@ -141,8 +141,10 @@ def test_signals_reach_the_ranks_and_the_code_comes_back():
 
 def test_a_cancelled_job_stays_cancelled():
     job = Job("cancelled")
-    assert "cancelled; the same sbatch continues" in job.run(does="exit 75", expect=75, STATE="CANCELLED") and job.requeues() == 0
-    assert "Slurm has queued it again" in job.run(does="exit 137", STATE="PENDING") and job.requeues() == 0
+    # What Slurm shows of a job that it ends, for whatever reason, until its last process is gone.
+    for code in (75, 137):
+        assert "ended by Slurm (cancelled" in job.run(does=f"exit {code}", expect=code, STATE="COMPLETING Reason=None") and job.requeues() == 0
+    assert "queued again" in job.run(does="exit 75", STATE="COMPLETING Reason=TimeLimit") and job.requeues() == 1
     out = job.run(does="exit 75", expect=75, NO_REQUEUE=1)
     assert "presently disabled" in out and "it cannot be queued again" in out, out
 
