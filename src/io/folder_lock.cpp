@@ -110,6 +110,7 @@ FolderLock::FolderLock(const fs::path& folder) : file_(folder / ".lock") {
     const std::string text = self.to_text();
     if (::ftruncate(fd_, 0) != 0 || ::pwrite(fd_, text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) {
         const int error = errno;
+        ::unlink(file_.c_str());
         ::close(std::exchange(fd_, -1));
         fail("cannot write ", file_.string(), ": ", std::strerror(error));
     }

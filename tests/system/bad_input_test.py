@@ -182,6 +182,8 @@ def test_full_disk_keeps_the_checkpoint_before():
                     file.write(b"x" * 4096)
                 except OSError:
                     break
+        refused("pretrain", *tiny("small/run", steps=10), code=2, says=["small/run", "No space left"])  # no room for the lock
+        os.truncate("small/ballast", os.path.getsize("small/ballast") - 65536)  # room for all but a checkpoint
         text = refused("pretrain", *tiny("small/run", steps=10), code=1)
         assert "small/run" in text and "No space left" in text, text
         assert state("small/run") == before
