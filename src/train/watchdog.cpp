@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::size_t remembered_updates = 101;  // of which the median is taken
-constexpr double other_work = 10;                // evaluations and the like may take this many times as long as an update
+constexpr double other_work = 10;                // evaluations and the like, and the first update, may take this many times as long
 constexpr std::size_t most_lines = 32;           // of answers; a run of a thousand ranks is not printed whole
 
 double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
@@ -80,6 +80,10 @@ RankAnswer read_answer(const boost::json::object& o) {
 
 }  // namespace
 
+bool waits(const std::vector<RankAnswer>& answers, std::size_t ranks) {
+    return answers.size() < ranks || std::any_of(answers.begin(), answers.end(), [](const RankAnswer& a) { return a.progress.call.inside; });
+}
+
 std::string describe_hang(const std::vector<RankAnswer>& answers, const std::vector<std::string>& places) {
     const auto place = [&](int rank) { return places[static_cast<std::size_t>(rank)]; };
     std::string text = message(answers.size(), " of ", places.size(), " ranks answer:");
@@ -97,6 +101,7 @@ std::string describe_hang(const std::vector<RankAnswer>& answers, const std::vec
         for (const Progress::Group& g : a.progress.groups)
             if (g.entered < furthest[g.ranks] && !a.progress.call.inside) behind.insert(a.rank);
     }
+    if (!waits(answers, places.size())) return text + "\nno rank waits for another: all work, so this may simply take long";
     if (silent.empty() && behind.empty())
         return text + "\nno rank is missing: all have reached the collectives they wait in, so the network or the MPI library keeps them";
     text += "\ndid not arrive:";
@@ -114,7 +119,7 @@ std::string describe_hang(const std::vector<RankAnswer>& answers, const std::vec
 
 Watchdog::Watchdog(const WatchdogInput& input, fs::path folder, std::string run, int rank, std::vector<std::string> places, const Progress& progress)
     : input_(input), folder_(std::move(folder)), run_(std::move(run)), rank_(rank), places_(std::move(places)), progress_(progress) {
-    if (input_.seconds > 0) thread_ = std::thread([this] { watch(); });
+    if (input_.seconds > 0 && places_.size() > 1) thread_ = std::thread([this] { watch(); });
 }
 
 Watchdog::~Watchdog() {
@@ -151,7 +156,7 @@ double Watchdog::limit() const {
         std::nth_element(sorted.begin(), middle, sorted.end());
         median = *middle;
     }
-    return share_ * std::max(input_.seconds, input_.factor * median);
+    return (updates_.empty() ? other_work : share_) * std::max(input_.seconds, input_.factor * median);
 }
 
 void Watchdog::watch() {
@@ -205,11 +210,11 @@ void Watchdog::report(std::unique_lock<std::mutex>& lock) {
     lock.unlock();
     if (!went_on) {
         const std::vector<RankAnswer> all = answers();
-        const bool speaks = !all.empty() && all.front().rank == rank_;
+        const bool speaks = !all.empty() && all.front().rank == rank_, ends = input_.abort && waits(all, places_.size());
         if (speaks || all.empty())
             log::write_line(message("watchdog: ", work, " is not done after ", short_number(taken + grace.count()), " s (limit ", short_number(allowed), " s); ",
-                                    describe_hang(all, places_), input_.abort ? "\nending all ranks (watchdog.abort)" : ""));
-        if (input_.abort) {
+                                    describe_hang(all, places_), ends ? "\nending all ranks (watchdog.abort)" : ""));
+        if (ends) {
             // The launcher ends the ranks that cannot end themselves. Those that answered end after the one that speaks.
             if (!speaks) std::this_thread::sleep_for(std::chrono::seconds(2));
             std::_Exit(1);

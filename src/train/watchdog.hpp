@@ -4,7 +4,8 @@
 /// Each rank has a thread that looks at how long the present update takes. Past max(seconds, factor x median of the updates so far) it
 /// lays what its rank is doing into a file of the output folder, which all ranks share, waits for the others to do the same, and the
 /// lowest rank that did prints the answers. No message passes through MPI, which is what hangs. A rank that has no answer is
-/// stopped, its host is down, or it does not reach the folder. While nothing hangs no file is written.
+/// stopped, its host is down, or it does not reach the folder. While nothing hangs no file is written. A rank alone has no watchdog, and the
+/// first update, whose time nobody knows, may take ten times the limit.
 
 #include "comm/progress.hpp"
 
@@ -21,7 +22,7 @@ namespace rf {
 struct WatchdogInput {
     double seconds = 60;  ///< an update that takes longer is looked into; 0: never
     double factor = 20;   ///< if it also takes this many times the median update
-    bool abort = false;   ///< then end all ranks with exit code 1
+    bool abort = false;   ///< then, if a rank waits for another, end all ranks with exit code 1
 };
 BOOST_DESCRIBE_STRUCT(WatchdogInput, (), (seconds, factor, abort))
 
@@ -34,6 +35,8 @@ struct RankAnswer {
     double call_seconds = 0;      ///< since its last collective began, or ended
 };
 
+/// Whether a rank waits for others in a collective, or gave no answer. Otherwise all work, and may do so for long.
+bool waits(const std::vector<RankAnswer>& answers, std::size_t ranks);
 /// The answers and who did not come, in lines for people. `places` says of each rank where it runs.
 std::string describe_hang(const std::vector<RankAnswer>& answers, const std::vector<std::string>& places);
 

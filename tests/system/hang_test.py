@@ -27,7 +27,8 @@ def test_a_stopped_rank_is_named_in_every_collective():
         assert code != 0 and "] done" not in text, text
         # Two seconds of limit, one of grace, two for the ranks that do not speak, and starting and ending MPI.
         assert seconds < 15, seconds
-        assert text.count("watchdog: update 10 is not done after") == 1, text
+        # mpirun wakes the stopped rank to end it, which may then speak too.
+        assert text.split("ending all ranks")[0].count("watchdog: update 10 is not done after") == 1, text
         assert re.search(rf"did not arrive: rank {gone} \(place {gone}, no answer", text), text
         shown = "(broadcast|barrier)" if kind == "broadcast" else kind  # its root does not wait, and goes on to a barrier
         assert re.search(rf"rank {(gone + 1) % 3} .*waits since [\d.]+ s in {shown} number \d+ of ranks 0, 1 and 2", text), text

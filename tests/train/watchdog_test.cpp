@@ -43,6 +43,13 @@ BOOST_AUTO_TEST_CASE(where_all_have_come_nobody_is_blamed) {
     BOOST_TEST(!says(text, "did not arrive"), text);
 }
 
+BOOST_AUTO_TEST_CASE(ranks_that_all_work_wait_for_nobody) {
+    const std::vector<RankAnswer> all{answer(0, 5, 1, 1, -1), answer(1, 5, 1, 1, -1), answer(2, 5, 1, 1, -1), answer(3, 5, 1, 1, -1)};
+    BOOST_TEST(!waits(all, 4));
+    BOOST_TEST(says(describe_hang(all, places), "no rank waits for another"));
+    BOOST_TEST(waits(all, 5));  // one gave no answer
+}
+
 BOOST_AUTO_TEST_CASE(many_ranks_are_not_printed_one_by_one) {
     std::vector<std::string> many(1000, "host");
     std::vector<RankAnswer> answers;
