@@ -65,6 +65,10 @@ def test_inputs_of_pretrain_are_read():
         run("pretrain", path, *sets(model=json.dumps(dict(SMALL, file=file)), corpus="corpus", vocab="vocab.txt", checkpoint="", output=f"of-{os.path.basename(path)}", steps=0))
 
 
+def test_inputs_of_build_corpus_are_read():
+    run("build-corpus", "inputs/build_corpus.json", *sets(text="text.txt", vocab="vocab.txt", output="of-build", segmenter__name="none"))
+
+
 def test_inputs_of_supervised_commands_are_read():
     multitask, finetune = inputs("multitask_*.json"), inputs("finetune_*.json")
     listed = sorted(["inputs/mlm_task.json", *inputs("tasks/*.json")])
@@ -85,7 +89,7 @@ def test_inputs_of_supervised_commands_are_read():
     # Every key of it is read before it is told what no test has.
     text = run("clue", *inputs("clue.json"), *sets(data=".", output="clue"), expect=2)
     assert "unknown" not in text and "inputs/clue.json: " in text, text
-    known = {*inputs("pretrain_*.json"), *multitask, *finetune, *inputs("clue.json"), "inputs/mlm_task.json", "inputs/quickstart_task.json"}
+    known = {*inputs("pretrain_*.json"), *multitask, *finetune, *inputs("clue.json"), "inputs/build_corpus.json", "inputs/mlm_task.json", "inputs/quickstart_task.json"}
     assert {*inputs("*.json")} == known, "an input that no test reads"
 
 
@@ -104,7 +108,13 @@ def test_plan_of_every_input_on_every_machine():
     run("plan", "inputs/pretrain_large.json", "--json", "plan.json", *sets(plan__ranks=16))
     plan = json.load(open("plan.json", encoding="utf-8"))
     assert [(s["tensor"], s["data"]) for s in plan["splits"]] == [(1, 16), (2, 8), (4, 4), (8, 2), (16, 1)] and plan["parameters"] == 314279936
+    # Two nodes: half the time between failures. 12 s to write, a failure every 250 h: √(2 · 12 · 900000) s.
+    measured = ["inputs/pretrain_large.json", *sets(plan__ranks=16, plan__machine__file="inputs/machine/h100x8.json", plan__machine__node_mtbf_hours=500)]
+    text = run("plan", *measured, *sets(plan__checkpoint_seconds=12))
+    assert "checkpoint 3.51 GiB in 12 s, a failure every 250 h: write one every 1:17:27, checkpoint_every=" in text, text
+    assert "plan.checkpoint_seconds" in run("plan", *measured, *sets(plan__checkpoint_seconds=-1), expect=2)
     for split in plan["splits"]:
+        assert split["checkpoints"]["interval"] > split["checkpoints"]["write_seconds"] > 0, split
         kinds = split["memory_bytes"]
         assert sum(v for k, v in kinds.items() if k not in ("total", "limit")) == kinds["total"], kinds
         assert split["bound"] in ("compute", "memory", "network", "latency") and split["fits"]
