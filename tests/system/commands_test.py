@@ -66,7 +66,7 @@ def test_inputs_of_pretrain_are_read():
 
 
 def test_inputs_of_build_corpus_are_read():
-    run("build-corpus", "inputs/build_corpus.json", *sets(text="text.txt", vocab="vocab.txt", output="of-build", segmenter__name="none"))
+    run("build-corpus", *inputs("build_corpus.json"), *sets(text="text.txt", vocab="vocab.txt", output="of-build", segmenter__name="none"))
 
 
 def test_inputs_of_supervised_commands_are_read():
