@@ -144,9 +144,11 @@ def test_a_large_run_survives_all_that_a_cluster_does(cluster):
     large.wait_running(len(DISTURBANCES) + 1)
     cluster.call("scancel", large.job)
     log = wait_end(cluster, large.script, large.job, "CANCELLED")
-    assert "ended by Slurm (cancelled" in log, log
+    # The script itself may be killed before it says so (KillWait), but it must not bring the job back.
+    last = log.split(f"start {len(DISTURBANCES) + 1}: ")[-1]
+    assert "checkpoint durable" in last and "queued again\n" not in last, log
     assert log.count(WARNING) == 2, log  # of the signal and the time limit; preemption speaks to the ranks alone, scancel by SIGTERM
-    assert log.count("stopped after a durable checkpoint") == 4, log
+    assert log.count("stopped after a durable checkpoint") >= 3, log
     assert "ended by signal" in log and "DUE TO NODE FAILURE" in log, log
     reached = steps_of("disturbed")
     assert reached < STEPS, "the run was over before it was cancelled"
