@@ -218,6 +218,7 @@ def main():
     if why := obstacle():
         print(f"skipped: {why}")
         sys.exit(SKIP)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # no daemon stays behind
     folder = tempfile.mkdtemp(prefix="roformer-slurm-")
     os.chmod(folder, 0o755)
     os.chdir(folder)
