@@ -133,7 +133,7 @@ for name in btl oob; do echo "export OMPI_MCA_${{name}}_tcp_if_include=lo"; done
             "MpiDefault": "none", "MpiParams": f"ports={ports + 60}-{ports + 99}", "SrunPortRange": f"{ports + 20}-{ports + 59}",
             "CommunicationParameters": "NoInAddrAny,NoCtldInAddrAny", "SlurmdParameters": "config_overrides", "ReturnToService": 2,
             # What the scripts must not depend on: a step that lost a rank is not ended by the site's own settings.
-            "KillOnBadExit": 0, "KillWait": 6, "MinJobAge": 300, "MessageTimeout": 20, "SlurmdTimeout": 300, "JobRequeue": 1,
+            "KillOnBadExit": 0, "KillWait": 10, "MinJobAge": 300, "MessageTimeout": 20, "SlurmdTimeout": 300, "JobRequeue": 1,
         }
         lines = [f"{name}={value}" for name, value in settings.items()]
         lines.append(f"NodeName=DEFAULT CPUs={self.cpus} Sockets=1 CoresPerSocket={self.cpus} ThreadsPerCore=1 RealMemory=1000 State=UNKNOWN")
