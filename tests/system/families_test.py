@@ -90,5 +90,25 @@ def test_speeds_are_compared_in_rounds_that_continue():
     assert "--families: gpt is none of" in compare(2, 2, "--families", "gpt roformer_v2")
 
 
+def test_residuals_are_compared_by_runs_that_continue():
+    prepare()
+
+    def compare(*more, expect=0):
+        done = subprocess.run([os.path.join(SOURCE, "jobs/compare_alpha.sh"), "--corpus", "corpus", "--vocab", "vocab.txt", "--depths", "2", "--rates", "5e-3", "--seeds", "1", "--warmups", "5",
+                               "--updates", "10", "--hidden", "32", "--sequences", "8", "--length", "32", "--threads", "1", "--set", "evaluation.documents=20", "--output", "residuals", *more],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "ROFORMER": harness.ROFORMER}, timeout=240)
+        assert done.returncode == expect, done.stdout
+        return done.stdout
+
+    text = compare()
+    assert "5 runs of 10 updates" in text and "rate 0.005, 2 layers, ReZero:" in text and "(0 of 1 converge)" in text, text
+    page = open("residuals/compare_alpha.html", encoding="utf-8").read()
+    assert page.count("<svg") == 2 and "depth-scaled, alpha over 5" in page
+    first = state("residuals/depth-002/rezero/rate-0.005/seed-1")
+    compare()
+    assert state("residuals/depth-002/rezero/rate-0.005/seed-1") == first
+    assert "expected a multiple of 32" in compare("--hidden", "40", expect=2)
+
+
 if __name__ == "__main__":
     harness.main(globals())
