@@ -148,14 +148,10 @@ public:
     }
 
 private:
-    void put(float value) {
-        value_ = value;
-        copy(stream_, view(static_cast<const float*>(&value_), {1}), place_);
-        stream_.synchronise();
-    }
+    void put(float value) { upload(stream_, &value, place_); }
     Stream& stream_;
     Tensor place_;
-    float kept_ = 0, value_ = 0;
+    float kept_ = 0;
     bool spoilt_ = false;
 };
 
