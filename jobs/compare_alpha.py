@@ -3,11 +3,10 @@
 import argparse
 import json
 import os
-import pathlib
 import re
 import sys
 
-from comparison import SOURCE, Comparison, Progress, above_zero, guarded, numbers, rates, sets
+from comparison import SOURCE, Comparison, Progress, above_zero, add_common, guarded, numbers, rates, sets
 
 sys.path.insert(0, str(SOURCE / "postprocess"))  # the page is made by the module of the same name there
 
@@ -24,11 +23,8 @@ def arguments():
     parser.add_argument("--hidden", type=above_zero, default=128)
     parser.add_argument("--sequences", type=above_zero, default=32)
     parser.add_argument("--length", type=above_zero, default=64)
-    parser.add_argument("--ranks", type=above_zero, default=1)
-    parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--set", action="append", default=[], dest="more")
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/compare_alpha"))
+    add_common(parser, "runs/compare_alpha")
     return parser.parse_args()
 
 

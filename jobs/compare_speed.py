@@ -3,10 +3,9 @@
 import argparse
 import collections
 import json
-import pathlib
 import sys
 
-from comparison import SOURCE, Comparison, Progress, above_zero, guarded, numbers, sets, words
+from comparison import SOURCE, Comparison, Progress, above_zero, add_common, guarded, numbers, sets, words
 
 sys.path.insert(0, str(SOURCE / "postprocess"))  # the page is made by the module of the same name there
 
@@ -29,10 +28,7 @@ def arguments():
     parser.add_argument("--tokens", type=above_zero, default=1024)
     parser.add_argument("--rounds", type=above_zero, default=7)
     parser.add_argument("--steps", type=above_zero, default=3)
-    parser.add_argument("--ranks", type=above_zero, default=1)
-    parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/compare_speed"))
+    add_common(parser, "runs/compare_speed")
     a = parser.parse_args()
     for family in a.families:
         if family not in FAMILIES:

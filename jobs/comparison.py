@@ -37,6 +37,14 @@ def rates(text):
     return found
 
 
+def add_common(parser, output):
+    """Where and on what the program runs."""
+    parser.add_argument("--ranks", type=above_zero, default=1)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(output))
+
+
 class Comparison:
     """A name for messages, and the program."""
 

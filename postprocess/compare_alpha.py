@@ -18,12 +18,16 @@ import sys
 
 import h5py
 from pictures import figure, smooth, svg, table
-from report import STYLE, section
+from report import put_page, section
 
 import numpy as np
 
 CONVERGED = 0.1  # nats below the token frequencies
 COLORS = ("tab:gray", "tab:blue", "tab:cyan", "tab:green", "tab:orange", "tab:red", "tab:purple", "tab:brown")
+
+
+def fail(text):
+    sys.exit(f"compare_alpha.py: {text}")
 
 
 class Training:
@@ -63,7 +67,7 @@ class Training:
 def read(folder):
     runs = [Training(path.parent) for path in sorted(pathlib.Path(folder).glob("depth-*/*/rate-*/seed-*/arm.json"))]
     if not runs:
-        sys.exit(f"compare_alpha.py: {folder} holds no runs of jobs/compare_alpha.sh")
+        fail(f"{folder} holds no runs of jobs/compare_alpha.sh")
     return runs
 
 
@@ -123,15 +127,8 @@ def write_page(folder, output):
     note = f"""<p>The article: plain post-norm with a start of gain 1 does not converge when deep; a residual weight that rises from 0 to 1 makes it converge, without the loss of quality that ReZero has
         (RoFormerV2, Su 2022). Here: {sum(run.done for run in runs)} of {len(runs)} runs, {runs[0].updates} updates each, the same schedule of the learning rate for all arms of a table; token frequencies alone reach
         {figure(unigram)} nats. Small models on little text: what converges in so few updates may differ from what does in a million.</p>"""
-    page = (f"<!doctype html><html lang=en><meta charset=utf-8><title>roformer: residuals</title><style>{STYLE}</style><h1>Which residual converges</h1>"
-            f"<p class=sub>{html.escape(str(folder))}</p>{note}{body}</html>\n")
-    partial = f"{output}.partial"
-    try:
-        with open(partial, "w", encoding="utf-8") as out:
-            out.write(page)
-        os.replace(partial, output)
-    except OSError as error:
-        sys.exit(f"compare_alpha.py: cannot write {output} ({error.strerror})")
+    head = f"<h1>Which residual converges</h1><p class=sub>{html.escape(str(folder))}</p>{note}"
+    put_page(output, "residuals", head + body, fail)
     print("\n".join(lines))
     print(output)
 

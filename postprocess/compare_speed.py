@@ -15,7 +15,7 @@ import sys
 
 import h5py
 from pictures import figure, svg, table
-from report import STYLE, columns, section
+from report import columns, put_page, section
 from scaling import read
 
 # The article's claim: base and large alike (RoFormerV2, Su 2022; on one GPU each).
@@ -24,6 +24,10 @@ ARTICLE = {128: 1.3, 512: 1.2}
 KINDS = (("dense products", ("gemm",)), ("attention", ("attention",)), ("norms", ("add_norm", "layer_norm")), ("biases and activation", ("bias", "add_bias", "activation")),
          ("embedding and positions", ("embedding", "position", "add_position")), ("head and loss", ("softmax", "cross_entropy", "gather", "join_softmax")),
          ("optimizer", ("update_", "apply_", "gradient_sums", "judge", "join_sums")), ("sums and clearing", ("add", "fill", "copy", "cast")))
+
+
+def fail(text):
+    sys.exit(f"compare_speed.py: {text}")
 
 
 def label_of(row):
@@ -181,19 +185,12 @@ def write_page(path, output):
     rows = read(path)
     groups = groups_of(rows, op_times(path, rows))
     if not groups:
-        sys.exit(f"compare_speed.py: {path} holds no measurement of jobs/compare_speed.sh")
+        fail(f"{path} holds no measurement of jobs/compare_speed.sh")
     parts = [families_part(groups), switches_part(groups), attribution_part(groups)]
     first = rows[0]
     facts = " · ".join(str(first.get(name, "")) for name in ("processor", "device", "dtype", "program") if first.get(name))
     body = f"<h1>What the simplifications of RoFormerV2 bring in speed</h1><p class=sub>{html.escape(str(path))}; {html.escape(facts)}</p>{NOTES}" + "".join(part for part, _ in parts)
-    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>roformer: speed of families</title><style>{STYLE}</style>{body}</html>\n"
-    partial = f"{output}.partial"
-    try:
-        with open(partial, "w", encoding="utf-8") as out:
-            out.write(page)
-        os.replace(partial, output)
-    except OSError as error:
-        sys.exit(f"compare_speed.py: cannot write {output} ({error.strerror})")
+    put_page(output, "speed of families", body, fail)
     print("\n".join(line for _, lines in parts for line in lines))
     print(output)
 

@@ -73,6 +73,17 @@ def main_figure(evaluation):
     return next((name for name in MAIN_FIGURES if name in evaluation), None)
 
 
+def put_page(path, title, body, complain=sys.exit):
+    """Writes a whole page, or leaves what is there."""
+    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>roformer: {html.escape(title)}</title><style>{STYLE}</style>{body}</html>\n"
+    try:
+        with open(f"{path}.partial", "w", encoding="utf-8") as out:
+            out.write(page)
+        os.replace(f"{path}.partial", path)
+    except OSError as error:
+        complain(f"cannot write {path}: {error.strerror}")
+
+
 def section(title, body):
     return f"<h2>{title}</h2>{body}" if body else ""
 
@@ -336,11 +347,8 @@ def main():
     if args.loss_svg and picture:
         with open(args.loss_svg, "w", encoding="utf-8") as out:
             out.write('<?xml version="1.0" encoding="utf-8"?>\n' + picture)
-    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>roformer: {html.escape(', '.join(args.runs))}</title><style>{STYLE}</style>{body}</html>\n"
     output = args.output or os.path.join(args.runs[0], "report.html")
-    with open(output + ".partial", "w", encoding="utf-8") as out:
-        out.write(page)
-    os.replace(output + ".partial", output)
+    put_page(output, ", ".join(args.runs), body, fail)
     print(output)
 
 

@@ -22,7 +22,7 @@ import sys
 import h5py
 import matplotlib.ticker
 from pictures import figure, svg, table
-from report import STYLE, columns, section
+from report import columns, put_page, section
 
 NEEDED = ("ranks", "tensor", "sequences", "length", "seconds_per_step", "tokens_per_second", "peak_fraction", "seconds_communication")
 COLORS = ("tab:blue", "tab:red", "tab:green", "tab:orange", "tab:purple", "tab:brown", "tab:cyan", "tab:olive")
@@ -254,14 +254,8 @@ def main():
         content, lines = part_of(facts, same)
         body += f"<h1>Scaling</h1><p class=sub>{html.escape(args.bench)}, {len(same)} measurements</p>{content}"
         text += [f"{args.bench}, {len(same)} measurements:", *(f"  {line}" for line in lines)]
-    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>roformer: scaling, {html.escape(args.bench)}</title><style>{STYLE}</style>{body}</html>\n"
     output = args.output or os.path.join(os.path.dirname(args.bench), "scaling.html")
-    try:
-        with open(output + ".partial", "w", encoding="utf-8") as out:
-            out.write(page)
-        os.replace(output + ".partial", output)
-    except OSError as error:
-        fail(f"cannot write {output}: {error.strerror}")
+    put_page(output, f"scaling, {args.bench}", body, fail)
     print("\n".join([*text, output]))
 
 

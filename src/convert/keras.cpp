@@ -101,12 +101,7 @@ public:
         writer_ = write_keras(folder ? out / file_name : out, list, notes);
     }
     std::vector<Weight> order() const override { return order_; }
-    void write(const Weight& weight, const float* data) override {
-        if (!keras_name(weight).transposed) return writer_->write(data);
-        scratch_.resize(static_cast<std::size_t>(weight.count()));
-        transpose(data, weight.rows, weight.columns, scratch_.data());
-        writer_->write(scratch_.data());
-    }
+    void write(const Weight& weight, const float* data) override { write_named(*writer_, keras_name(weight), weight, scratch_, data); }
     void finish() override { writer_->finish(); }
 
 private:

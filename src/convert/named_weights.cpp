@@ -115,6 +115,13 @@ void read_named(const TensorReader& reader, const Foreign& foreign, const Weight
     transpose(scratch.data(), weight.columns, weight.rows, out);
 }
 
+void write_named(TensorWriter& writer, const Foreign& foreign, const Weight& weight, std::vector<float>& scratch, const float* data) {
+    if (!foreign.transposed) return writer.write(data);
+    scratch.resize(static_cast<std::size_t>(weight.count()));
+    transpose(data, weight.rows, weight.columns, scratch.data());
+    writer.write(scratch.data());
+}
+
 TensorList list_of(const std::vector<Weight>& weights, const Naming& naming) {
     TensorList out;
     for (const Weight& weight : weights) {

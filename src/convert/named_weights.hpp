@@ -23,6 +23,9 @@ void check_tensors(const TensorReader& reader, const Content& content, const Nam
 /// Reads one weight, turned where the format has inputs outermost.
 void read_named(const TensorReader& reader, const Foreign& foreign, const Weight& weight, std::vector<float>& scratch, float* out);
 
+/// Writes one weight, turned likewise.
+void write_named(TensorWriter& writer, const Foreign& foreign, const Weight& weight, std::vector<float>& scratch, const float* data);
+
 /// Names and dimensions of weights in a format.
 TensorList list_of(const std::vector<Weight>& weights, const Naming& naming);
 /// Those that other formats know: all but the heads that are not dense.

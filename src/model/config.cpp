@@ -80,7 +80,9 @@ void ModelConfig::check(const json::Place& place, std::int64_t tensor_size) cons
             tensor_size, " tensor ranks");
 }
 
-ModelConfig read_model(const json::value& v, const json::Place& place) {
+namespace {
+
+ModelConfig read_as_given(const json::value& v, const json::Place& place) {
     ModelConfig model;
     if (v.is_string()) {
         const std::string path(v.as_string());
@@ -93,11 +95,19 @@ ModelConfig read_model(const json::value& v, const json::Place& place) {
     boost::json::object overrides = v.as_object();
     if (const auto* file = overrides.if_contains("file")) {
         if (!file->is_string()) json::fail_type(place.at("file"), "a model file", *file);
-        model = read_model(*file, place);
+        model = read_as_given(*file, place);
         overrides.erase("file");
     }
     json::read(overrides, model, place);
     model.check(place);
+    return model;
+}
+
+}  // namespace
+
+ModelConfig read_model(const json::value& v, const json::Place& place) {
+    ModelConfig model = read_as_given(v, place);
+    model.hidden_act = model.style().gelu ? "gelu" : "relu";  // what the family has by itself is written out
     return model;
 }
 

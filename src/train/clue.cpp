@@ -64,6 +64,7 @@ FinetuneInput finetune_input(const ClueInput& in, const Entry& entry, const json
     for (const json::value& settings : {ClueInput().settings, in.settings})
         if (const auto* own = settings.as_object().if_contains(entry.name)) json::read(*own, out, place.at("settings." + entry.name));
     out.output = in.output + "/" + entry.name;
+    if (out.replay > 0) fail_usage(place.at("finetune.replay"), ": belongs to `finetune` on the task's own folder ", out.output);
     return out;
 }
 

@@ -386,11 +386,16 @@ int finetune(FinetuneInput input, const json::Place& place, Ranks& ranks, bool r
     Communicator& world = ranks.grid.world;
     const Subject subject = read_subject(std::move(input), place, ranks);
     const fs::path output = subject.in.output;
+    std::vector<double> rates = subject.in.learning_rates;
+    if (rates.empty()) rates.push_back(subject.in.optimizer.lr);
+    if (subject.in.replay > 0) {
+        if (rates.size() > 1 || subject.in.runs > 1)
+            fail_usage(place.at("replay"), ": expected one run to replay, found ", rates.size(), " learning rates and ", subject.in.runs, " seeds (set learning_rates, seed and runs)");
+        return Finetuning(subject, ranks, output / "runs" / name_of_run(rates.front(), subject.in.seed), rates.front(), subject.in.seed).go();
+    }
     const FolderLock lock = lock_folder(output, message(place.at("output")), world);
     if (restart && world.rank() == 0) clear(output);
     world.barrier();
-    std::vector<double> rates = subject.in.learning_rates;
-    if (rates.empty()) rates.push_back(subject.in.optimizer.lr);
     std::vector<RunFigures> runs;
     for (const double lr : rates)
         for (std::int64_t seed = subject.in.seed; seed < subject.in.seed + subject.in.runs; ++seed) {

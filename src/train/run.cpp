@@ -1,6 +1,5 @@
 #include "train/run.hpp"
 
-#include "comm/device_choice.hpp"
 #include "core/build.hpp"
 #include "core/cpu.hpp"
 #include "core/log.hpp"
@@ -45,73 +44,7 @@ const std::vector<Column> event_columns = {
     {"samples", "1", "how many samples it has"},
 };
 
-const std::vector<Column> rank_columns = {
-    {"step", "updates", "updates done"},
-    {"rank", "1", "rank of the world"},
-    {"updates", "1", "updates that the figures are of"},
-    {"seconds_p50", "s", "median wall time of an update"},
-    {"seconds_p90", "s", "ninth decile"},
-    {"seconds_max", "s", "longest"},
-    {"own_p50", "s", "median of the wall time less the time spent in collectives on host memory: what the rank itself needs"},
-};
-
-/// The element at this share of the sorted list.
-double quantile(std::vector<double> list, double share) {
-    const auto at = list.begin() + static_cast<std::ptrdiff_t>(std::min(list.size() - 1, static_cast<std::size_t>(share * static_cast<double>(list.size()))));
-    std::nth_element(list.begin(), at, list.end());
-    return *at;
-}
 }  // namespace
-
-void RunInput::check(const json::Place& place) const {
-    const json::Requirements require{place};
-    require(!output.empty(), "output", "expected an output folder");
-    require(parallel.tensor >= 1, "parallel.tensor", "expected at least 1, found ", parallel.tensor);
-    require(parallel.threads >= 0, "parallel.threads", "expected 0 (share the cores) or a number of threads, found ", parallel.threads);
-    require(log_every >= 1, "log_every", "expected at least 1, found ", log_every);
-    require(checkpoint_every >= 1, "checkpoint_every", "expected at least 1, found ", checkpoint_every);
-    require(checkpoint_failures_allowed >= 0, "checkpoint_failures_allowed", "expected at least 0, found ", checkpoint_failures_allowed);
-    require(keep >= 1, "keep", "expected at least 1, found ", keep);
-    require(time_limit >= 0, "time_limit", "expected 0 (none) or seconds, found ", time_limit);
-    require(skips_allowed >= 0, "skips_allowed", "expected at least 0, found ", skips_allowed);
-    require(self_check_every >= 0, "self_check_every", "expected 0 (never) or a number of updates, found ", self_check_every);
-    require(replay >= 0, "replay", "expected 0 (off) or the number of an update, found ", replay);
-    require(watchdog.seconds >= 0, "watchdog.seconds", "expected 0 (off) or seconds, found ", watchdog.seconds);
-    require(watchdog.factor >= 1, "watchdog.factor", "expected at least 1, found ", watchdog.factor);
-    optimizer.check(place.at("optimizer"));
-}
-
-std::string share_cores(const World& world, std::int64_t threads) {
-    const int cores = cpu_count();
-    // Under mpirun's binding a rank sees only its own cores; otherwise the host's cores are shared by its ranks.
-    const int fair = std::max(1, cores / world.local_size());
-    set_thread_count(threads > 0 ? static_cast<int>(threads) : fair);
-    return message(world.local_size(), world.local_size() == 1 ? " rank" : " ranks", " on this host, ", thread_count(),
-                   thread_count() == 1 ? " thread" : " threads", " each");
-}
-
-Ranks::Ranks(World& world, const ParallelInput& parallel, const std::string& wanted, std::string shared)
-    : start(seconds()), cores(std::move(shared)), device(choose_device(world, wanted)), progress(world.progress()), grid(world.communicator(), parallel.tensor) {}
-
-std::string difference(const json::value& there, const json::value& here, const std::string& path) {
-    if (there == here) return {};
-    if (there.is_object() && here.is_object())
-        for (const auto& [key, value] : here.as_object()) {
-            const auto* other = there.as_object().if_contains(key);
-            const std::string name = path.empty() ? std::string(key) : path + "." + std::string(key);
-            const std::string inner = other ? difference(*other, value, name) : name + ": absent there";
-            if (!inner.empty()) return inner;
-        }
-    return message(path, ": ", boost::json::serialize(there), " there, ", boost::json::serialize(here), " here");
-}
-
-std::string duration(double s) {
-    char text[40];
-    const auto n = static_cast<long long>(s);
-    std::snprintf(text, sizeof text, n >= 3600 ? "%lld:%02lld:%02lld" : "%02lld:%02lld", n >= 3600 ? n / 3600 : n / 60,
-                  n >= 3600 ? n / 60 % 60 : n % 60, n % 60);
-    return text;
-}
 
 Run::Run(Ranks& ranks) : ranks_(ranks), grid_(ranks.grid), start_(seconds()) {}
 
@@ -193,7 +126,14 @@ void Run::resume() {
     const std::optional<fs::path> found = newest_checkpoint();
     if (found) {
         const CheckpointMeta meta = read_checkpoint_meta(*found);
-        if (const std::string other = changed(boost::json::parse(meta.identity)); !other.empty())
+        json::value there = boost::json::parse(meta.identity);
+        // Keys that the model had not yet when the run began have their defaults.
+        if (json::value* model = there.is_object() ? there.as_object().if_contains("model") : nullptr) {
+            ModelConfig whole;
+            json::read(*model, whole, {found->string(), "model"});
+            *model = json::write(whole);
+        }
+        if (const std::string other = changed(there); !other.empty())
             fail_usage(setup_.place.at("output"), ": ", setup_.input.output, " holds another run (", other, "); choose another folder, or --restart to begin anew");
         if (!model_->load(*found, true)) fail(found->string(), ": has no optimizer state to continue from");
         first_ = meta.step;
@@ -209,7 +149,7 @@ void Run::resume() {
         results_->set_meta("dtype", boost::json::string(std::string(name_of(model_->dtype()))));
         results_->declare("train", train_columns);
         results_->declare("events", event_columns);
-        if (grid_.world.size() > 1) results_->declare("ranks", rank_columns);
+        if (grid_.world.size() > 1) results_->declare("ranks", RankTimes::columns());
         declare(*results_);
     }
     log::info("roformer ", program_version, " ", setup_.command, ": ", grid_.data->size(), " data x ", grid_.tensor->size(), " tensor ranks, ", ranks_.cores, "; ",
@@ -242,8 +182,7 @@ void Run::settle(int left, double waited) {
             throw;
         }
         const double now = seconds(), inside = ranks_.progress.seconds_inside();
-        walls_.push_back(now - last_);
-        own_.push_back(now - last_ - (inside - last_inside_));
+        times_.note(now - last_, now - last_ - (inside - last_inside_));
         watchdog_->note_update(now - last_);
         report(stats, now - last_, waited);
         last_ = now, last_inside_ = inside;
@@ -279,45 +218,6 @@ void Run::note_events(const UpdateStats& stats) {
     const std::string which = message("update ", stats.update, " (samples ", first, " to ", first + samples - 1, "; replay=", stats.update, " works on it again)");
     if (left_out) log::warning(which, " is left out: ", stats.not_finite);
     else log::info("note: ", which, ": ", remark);
-}
-
-std::vector<std::string> Run::places() const {
-    constexpr std::int64_t room = 80;
-    std::string host(65, '\0');
-    gethostname(host.data(), host.size() - 1);
-    std::string mine = message(host.c_str(), ", process ", getpid());
-    mine.resize(room, '\0');
-    std::string all(static_cast<std::size_t>(room * grid_.world.size()), '\0');
-    Stream stream;
-    grid_.world.all_gather(stream, {mine.data(), {room}, Dtype::u8}, {all.data(), {room * grid_.world.size()}, Dtype::u8});
-    std::vector<std::string> result;
-    for (int r = 0; r < grid_.world.size(); ++r) result.emplace_back(all.c_str() + r * room);
-    return result;
-}
-
-void Run::compare_ranks(std::int64_t step) {
-    constexpr double slow = 1.25;
-    const auto ranks = static_cast<std::size_t>(grid_.world.size());
-    if (ranks == 1 || walls_.empty()) return;
-    const double mine[4] = {quantile(walls_, 0.5), quantile(walls_, 0.9), quantile(walls_, 1), quantile(own_, 0.5)};
-    std::vector<double> all(ranks * 4), own;
-    Stream stream;
-    grid_.world.all_gather(stream, {mine, {4}, Dtype::f64}, {all.data(), {static_cast<std::int64_t>(all.size())}, Dtype::f64});
-    for (std::size_t r = 0; r < ranks; ++r) {
-        const double* row = all.data() + r * 4;
-        own.push_back(row[3]);
-        if (results_) results_->append("ranks", {static_cast<double>(step), static_cast<double>(r), static_cast<double>(walls_.size()), row[0], row[1], row[2], row[3]});
-    }
-    const double usual = quantile(own, 0.5);
-    const auto slowest = std::max_element(own.begin(), own.end());
-    if (*slowest > slow * usual && *slowest > usual + 0.001) {
-        char text[120];
-        std::snprintf(text, sizeof text, "works %.3f s on an update, the ranks' median is %.3f s: all wait for it", *slowest, usual);
-        const auto rank = static_cast<std::size_t>(slowest - own.begin());
-        log::info("note: rank ", rank, " (", places_[rank], ") ", text);
-    }
-    walls_.clear();
-    own_.clear();
 }
 
 void Run::self_check(std::int64_t step, const std::vector<MicroStep>& work) {
@@ -440,10 +340,17 @@ int Run::go() {
         log::info("done: ", setup_.input.output, " is at step ", first_, " of ", steps);
         return 0;
     }
-    places_ = places();
+    places_ = places_of(grid_.world);
     std::string run = message(std::time(nullptr));
     grid_.world.broadcast(run, 0);
     watchdog_ = std::make_unique<Watchdog>(setup_.input.watchdog, folder_ / "watchdog", run, grid_.world.rank(), places_, ranks_.progress);
+    const int code = train();
+    watchdog_.reset();  // what comes after the run takes its own time
+    return code;
+}
+
+int Run::train() {
+    const std::int64_t steps = setup_.steps;
     watchdog_->begin("the evaluation before the first update");
     if (first_ == 0) evaluate(0);
     watch_signals();
@@ -477,7 +384,7 @@ int Run::go() {
         const bool over = !last && is_over(step);
         if (save || over || protected_ == step) {
             watchdog_->begin(message("the checkpoint of update ", step));
-            compare_ranks(step);
+            times_.compare(grid_.world, places_, results_.get(), step);
             if (last || stop || over) checkpoint_durably(step);
             else checkpoint(step);
         }

@@ -268,6 +268,15 @@ std::vector<std::pair<std::string, double>> Trainer::gradient_norms() {
     return result;
 }
 
+void Trainer::work_aside(const tasks::LaneBatch& lane, double alpha, double factor, const Tensor& gradient) {
+    Stream& stream = model_.stream();
+    // A captured step would keep these numbers and the address of memory that is soon another's.
+    const bool waits = std::exchange(model_.backward_time().waits, true);
+    fill_zero(stream, gradient);
+    model_.forward_backward(lane, alpha, factor, gradient, lane_sums_.tensor({2}, Dtype::f64));
+    model_.backward_time().waits = waits;
+}
+
 std::string Trainer::find_faults(const tasks::LaneBatch& lane, double alpha) {
     RF_REQUIRE(in_flight() == 0, "an update is under way");
     Stream& stream = model_.stream();
@@ -281,9 +290,7 @@ std::string Trainer::find_faults(const tasks::LaneBatch& lane, double alpha) {
         return digest(host.data(), t.bytes());
     };
     const auto worked_on = [&] {
-        fill_zero(stream, gradient);
-        fill_zero(stream, lane_sums_.tensor({2}, Dtype::f64));
-        model_.forward_backward(lane, alpha, 1.0, gradient, lane_sums_.tensor({2}, Dtype::f64));
+        work_aside(lane, alpha, 1, gradient);
         return digest_of(gradient);
     };
     const bool repeats = worked_on() == worked_on();
@@ -309,8 +316,7 @@ int Trainer::find_not_finite(const Pending& update) {
     int found = options_.micro_steps * options_.lanes;
     for (int at = 0; at < options_.micro_steps * lane_count(); ++at) {
         const auto k = static_cast<std::size_t>(at / lane_count()), i = static_cast<std::size_t>(at % lane_count());
-        fill_zero(stream, gradient);
-        model_.forward_backward(update.steps[k][i], update.alpha, update.factors[k], gradient, lane_sums_.tensor({2}, Dtype::f64));
+        work_aside(update.steps[k][i], update.alpha, update.factors[k], gradient);
         download(stream, gradient, values.data);
         const bool whole = wide == Dtype::f64 ? finite(values.as<double>()) : finite(values.as<float>());
         if (!whole) found = std::min(found, static_cast<int>(k) * options_.lanes + first_lane() + static_cast<int>(i));

@@ -114,6 +114,8 @@ private:
     /// The first lane, counted over all micro-steps, whose gradient alone is not finite, or the number of all when only their sum is not.
     /// Collective.
     int find_not_finite(const Pending& update);
+    /// gradient = that of factor * the lane's loss, outside any update.
+    void work_aside(const tasks::LaneBatch& lane, double alpha, double factor, const Tensor& gradient);
     std::string describe_not_finite(const Pending& update, double loss, const double* control, bool alone);
     double phase_end();
     bool overlaps() const;

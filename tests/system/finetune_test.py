@@ -193,5 +193,20 @@ def test_restart_leaves_nothing_of_before():
         assert list(file["train/step"][:]) == list(range(1, 97))
 
 
+
+def test_a_replay_has_the_numbers_of_the_run_and_writes_nothing():
+    settings = tiny("replayed", "classify.json", epochs=2)
+    write_task("classify")
+    run("finetune", *settings)
+    before = contents("replayed")
+    with h5py.File(glob.glob("replayed/runs/*/results.h5")[0], "r") as file:
+        loss = file["train/loss"][:]
+    text = run("finetune", *settings, "--set", "replay=3", ranks=2)
+    assert f"update 3: loss {loss[2]:.9g}," in text, text
+    assert contents("replayed") == before
+    assert "expected one run to replay" in run("finetune", *settings, "--set", "replay=3", "--set", "runs=2", expect=2)
+    assert "finetune.replay: belongs to `finetune`" in run("clue", *sets(tasks='["classify.json"]', data=".", checkpoint="replayed", output="of_clue", finetune='{"replay":3}'), expect=2)
+
+
 if __name__ == "__main__":
     main(globals())
