@@ -47,6 +47,8 @@ void write_scalar(hid_t object, const std::string& name, hid_t type, const void*
 
 void read_scalar(hid_t object, const std::string& name, hid_t type, void* data) {
     const Attribute attribute(check(H5Aopen(object, name.c_str(), H5P_DEFAULT), "attribute " + name));
+    const Dataspace space(check(H5Aget_space(attribute), "attribute " + name));
+    if (const hssize_t count = H5Sget_simple_extent_npoints(space); count != 1) fail("HDF5: attribute ", name, ": expected one value, found ", count);
     check(H5Aread(attribute, type, data), "attribute " + name);
 }
 

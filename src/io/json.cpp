@@ -81,34 +81,23 @@ const char* kind_name(const value& v) {
     return "?";
 }
 
-/// Everything but lists and objects.
+/// Everything but lists and objects; only numbers differ from what the library prints.
 void print_scalar(std::ostream& out, const value& v) {
     if (!v.is_double() || !std::isfinite(v.as_double())) {
         out << bj::serialize(v);
         return;
     }
-    // Shortest text that reads back to the same value, without the library's exponent form.
+    // Shortest text that reads back to the same number, without the library's exponent form; a whole one as such.
+    if (std::nearbyint(v.as_double()) == v.as_double() && std::abs(v.as_double()) < 1e15) {
+        out << static_cast<std::int64_t>(v.as_double());
+        return;
+    }
     char text[40];
     for (int digits = 1; digits <= 17; ++digits) {
         std::snprintf(text, sizeof text, "%.*g", digits, v.as_double());
         if (std::strtod(text, nullptr) == v.as_double()) break;
     }
     out << text;
-}
-
-void print(std::ostream& out, const value& v, const std::string& indent) {
-    const std::string deeper = indent + "  ";
-    if (v.is_object() && !v.as_object().empty()) {
-        const char* separator = "{\n";
-        for (const auto& [key, item] : v.as_object()) {
-            out << separator << deeper << bj::serialize(bj::string(key)) << ": ";
-            print(out, item, deeper);
-            separator = ",\n";
-        }
-        out << '\n' << indent << '}';
-    } else {
-        print_scalar(out, v);
-    }
 }
 
 void print_line(std::ostream& out, const value& v) {
@@ -129,10 +118,23 @@ void print_line(std::ostream& out, const value& v) {
         out << ']';
     } else if (v.is_double() && !std::isfinite(v.as_double())) {
         out << "null";
-    } else if (v.is_double() && std::nearbyint(v.as_double()) == v.as_double() && std::abs(v.as_double()) < 1e15) {
-        out << static_cast<std::int64_t>(v.as_double());
     } else {
         print_scalar(out, v);
+    }
+}
+
+void print(std::ostream& out, const value& v, const std::string& indent) {
+    const std::string deeper = indent + "  ";
+    if (v.is_object() && !v.as_object().empty()) {
+        const char* separator = "{\n";
+        for (const auto& [key, item] : v.as_object()) {
+            out << separator << deeper << bj::serialize(bj::string(key)) << ": ";
+            print(out, item, deeper);
+            separator = ",\n";
+        }
+        out << '\n' << indent << '}';
+    } else {
+        print_line(out, v);
     }
 }
 

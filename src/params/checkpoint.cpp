@@ -78,7 +78,7 @@ void give_name(const fs::path& partial, const fs::path& final) {
 
 std::string checkpoint_part_name(int tensor_rank, int data_rank) {
     char text[40];
-    std::snprintf(text, sizeof text, "part-%03d-%05d.h5", tensor_rank, data_rank);
+    std::snprintf(text, sizeof text, "%s%03d-%05d.h5", checkpoint_part_prefix, tensor_rank, data_rank);
     return text;
 }
 

@@ -10,6 +10,7 @@ struct WritingRanks {
     int data = 1;
 };
 
+inline constexpr char checkpoint_part_prefix[] = "part-";
 std::string checkpoint_part_name(int tensor_rank, int data_rank);
 
 /// Writes checkpoint.h5 and its digest. `arrays`: 1 for the weights, 3 with both moments. `layout`: of any tensor rank.

@@ -1,7 +1,7 @@
 #include "io/files.hpp"
 #include "io/hdf5.hpp"
 #include "io/schema.hpp"
-#include "params/checkpoint.hpp"
+#include "params/checkpoint_index.hpp"
 
 #include <algorithm>
 #include <set>
@@ -95,8 +95,9 @@ void collect_sources(hid_t group, const fs::path& folder, std::set<fs::path>& ou
         for (std::size_t i = 0; i < count; ++i) {
             char source[256] = "";
             h5::check(static_cast<herr_t>(H5Pget_virtual_filename(create, i, source, sizeof source) < 0 ? -1 : 0), name);
-            if (fs::path(source).filename() != fs::path(source))
-                fail_usage((folder / "checkpoint.h5").string(), ": tensor ", name, " names the file ", source, ", which is not one of the checkpoint's folder");
+            // A file of another name could be anywhere, or this one: the library follows a dataset made of itself without end.
+            if (fs::path(source).filename() != fs::path(source) || !std::string_view(source).starts_with(checkpoint_part_prefix))
+                fail_usage((folder / "checkpoint.h5").string(), ": tensor ", name, " names the file ", source, "; expected ", checkpoint_part_prefix, "… of the checkpoint's folder");
             out.insert(folder / source);
         }
     }

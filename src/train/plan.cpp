@@ -89,10 +89,10 @@ LaneShare largest_share(const Job& job, const RankSplit& split) {
 
 std::int64_t arena_bytes(const Job& job, const RankSplit& split, const Machine& machine) {
     ArenaCount arena;
-    // Twice each: what the first one leaves scattered is joined before the second. A run evaluates before its first update.
+    // Twice each: what the first one leaves scattered is joined before the second.
+    for (int i = 0; i < 2; ++i) count_training(arena, pass_of(job, split, machine, sequences_of_lane(job)));
     if (job.evaluated > 0)
         for (int i = 0; i < 2; ++i) count_evaluation(arena, pass_of(job, split, machine, real(job.evaluated)));
-    for (int i = 0; i < 2; ++i) count_training(arena, pass_of(job, split, machine, sequences_of_lane(job)));
     return arena.held_bytes();
 }
 

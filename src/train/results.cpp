@@ -37,7 +37,7 @@ std::string sealed(const std::string& line) {
 /// The row of a journal's line; false where the line is not what was written.
 bool read_line(const std::string& line, std::string& table, std::vector<double>& row) {
     const std::size_t at = line.rfind(",\"xxh3\":\"");
-    if (at != std::string::npos && sealed(line.substr(0, at)) != line) return false;
+    if (at == std::string::npos || sealed(line.substr(0, at)) != line) return false;
     boost::system::error_code error;
     const json::value v = boost::json::parse(line, error);
     if (error || !v.is_object()) return false;
@@ -71,9 +71,14 @@ void Results::load_journal(std::int64_t last_step) {
         std::vector<double> row;
         for (std::size_t begin = 0, end = 0; begin < text.size(); begin = end + 1) {
             end = std::min(text.find('\n', begin), text.size());
-            const std::string line = text.substr(begin, end - begin);
+            std::string line = text.substr(begin, end - begin);
             ++number;
-            if (!read_line(line, table, row)) {
+            bool whole = read_line(line, table, row);
+            if (!whole && end == text.size()) {  // perhaps only its end of line is damaged
+                line.pop_back();
+                whole = read_line(line, table, row);
+            }
+            if (!whole) {
                 if (end == text.size()) break;  // torn by a kill
                 if (++damaged == 1) first = number;
                 continue;

@@ -56,6 +56,7 @@ void Run::open(Setup setup, bool restart, const std::string& given) {
     if (const bool anew = restart || kept_steps().empty(); anew && !given.empty()) {
         model_->load(find_checkpoint(given, message(setup_.place.at("checkpoint"), ":")), true);
         model_->clear_moments();  // a new run has moments and a schedule of its own
+        trained_before_ = true;
     }
     if (setup_.input.replay == 0) open_output(restart);
     writer_ = std::make_unique<CheckpointWriter>(folder_ / "checkpoints", grid_, model_->layout(), setup_.input.keep);
@@ -351,8 +352,10 @@ int Run::go() {
 
 int Run::train() {
     const std::int64_t steps = setup_.steps;
-    watchdog_->begin("the evaluation before the first update");
-    if (first_ == 0) evaluate(0);
+    if (first_ == 0 && trained_before_) {
+        watchdog_->begin("the evaluation before the first update");
+        evaluate(0);
+    }
     watch_signals();
     Prefetcher<std::vector<MicroStep>> prefetch([this](std::int64_t n) { return steps_of(n); }, first_ + 1);
     std::int64_t done = first_;

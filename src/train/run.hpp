@@ -42,7 +42,7 @@ protected:
 
     /// This rank's lanes of an update's micro-steps; called on another thread, one ahead.
     virtual std::vector<MicroStep> steps_of(std::int64_t update) = 0;
-    /// Collective; also before the first update.
+    /// Collective; also before the first update of a run that begins with weights of a checkpoint.
     virtual void evaluate(std::int64_t step) = 0;
     /// What results.h5 gets of an update beside its row of /train; rank 0 alone.
     virtual void record(const UpdateStats&) {}
@@ -107,6 +107,7 @@ private:
 
     Setup setup_;
     double start_;            ///< when it was made
+    bool trained_before_ = false;  ///< it began with weights of a checkpoint, worth an evaluation before the first update; fresh ones are not
     std::filesystem::path folder_;
     FolderLock lock_;
     std::unique_ptr<CheckpointWriter> writer_;

@@ -97,7 +97,7 @@ def test_plan_of_every_input_on_every_machine():
     machines = inputs("machine/*.json")
     for path in inputs("pretrain_*.json"):
         for machine in machines:
-            if path.endswith("large.json") and machine.endswith("cpu_node.json"):
+            if path.endswith("large.json") and "cpu_node" in machine:
                 continue  # 23 GiB
             text = run("plan", path, *sets(plan__machine=machine, plan__ranks=1))
             assert "bound by " in text and "\n* " in text and "parameters" in text, text

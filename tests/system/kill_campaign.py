@@ -52,26 +52,54 @@ def checkpoints(folder):
     return [int(n[5:]) for n in sorted(names) if not n.endswith(".partial")], any(n.endswith(".partial") for n in names)
 
 
-def phase(folder, started_at):
-    if checkpoints(folder)[1]:
+def touched(path, since):
+    """It is there and was written to after that time: what an earlier kill left does not count."""
+    try:
+        return os.stat(path).st_mtime >= since
+    except FileNotFoundError:
+        return False
+
+
+def writes_checkpoint(folder, since):
+    names = os.listdir(f"{folder}/checkpoints") if os.path.isdir(f"{folder}/checkpoints") else []
+    return any(touched(f"{folder}/checkpoints/{name}", since) for name in names if name.endswith(".partial"))
+
+
+def phase(folder, since):
+    if writes_checkpoint(folder, since):
         return "checkpoint writing"
-    if os.path.exists(f"{folder}/results.h5.partial"):
+    if touched(f"{folder}/results.h5.partial", since):
         return "results writing"
-    done = rows(folder)
-    return "update" if done and done[-1] > started_at else "start"
+    return "update" if touched(f"{folder}/results.jsonl", since) else "start"
 
 
-def rank_pids(process):
-    """The ranks' processes; under mpirun they are its children, in process groups of their own."""
-    children = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
+def rank_pids(process, ranks):
+    """The ranks' processes, once all are there; under mpirun they are its children, in process groups of their own. One that is forked
+    and not yet this program does not count: mpirun waits for ever when it dies then."""
+    if ranks == 1:
+        return [process.pid]
+    while process.poll() is None:
+        children = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+                    name, _, rest = stat.read().rpartition(")")
+                    if int(rest.split()[1]) == process.pid and not name.endswith("(mpirun"):
+                        children.append(int(pid))
+            except OSError:
+                pass  # it ended meanwhile
+        if len(children) == ranks:
+            return children
+        time.sleep(0.0005)
+    return []
+
+
+def kill_all(pids):
+    for pid in pids:
         try:
-            with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
-                if int(stat.read().rpartition(")")[2].split()[1]) == process.pid:
-                    children.append(int(pid))
-        except OSError:
-            pass  # it ended meanwhile
-    return children or [process.pid]
+            os.kill(pid, 9)
+        except ProcessLookupError:
+            pass
 
 
 def disturb(folder, settings, ranks, aim, target, rng):
@@ -79,7 +107,7 @@ def disturb(folder, settings, ranks, aim, target, rng):
     command = [ROFORMER, "pretrain", *settings]
     if ranks > 1:
         command = ["mpirun", "-n", str(ranks), *command]
-    before = checkpoints(folder)[0]
+    since = time.time()
     with open(f"{folder}.out", "w", encoding="utf-8") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
     begin = time.monotonic()
@@ -92,26 +120,22 @@ def disturb(folder, settings, ranks, aim, target, rng):
     if aim == "start":
         time.sleep(rng.uniform(0, 0.5))
     elif aim == "results writing":  # the first one comes with the first update of a start
-        wait_for(lambda: len(rows(folder)) > 0 and len(rank_pids(process)) == ranks)
-        pids = rank_pids(process)
-        wait_for(lambda: os.path.exists(f"{folder}/results.h5.partial"))
+        wait_for(lambda: touched(f"{folder}/results.jsonl", since))
+        pids = rank_pids(process, ranks)
+        wait_for(lambda: touched(f"{folder}/results.h5.partial", since))
     else:
-        wait_for(lambda: (rows(folder) or [0])[-1] >= target)
-        pids = rank_pids(process)
+        wait_for(lambda: touched(f"{folder}/results.jsonl", since) and (rows(folder) or [0])[-1] >= target)
+        pids = rank_pids(process, ranks)
         if aim == "checkpoint writing":
-            wait_for(lambda: checkpoints(folder)[1])
+            wait_for(lambda: writes_checkpoint(folder, since))
         time.sleep(rng.uniform(0, 0.02))
     if process.poll() is not None:
         if process.returncode != 0:
             sys.exit(f"kill_campaign: the run failed by itself with {process.returncode}:\n{open(f'{folder}.out', encoding='utf-8').read()}")
         return None
-    for pid in pids or rank_pids(process):
-        try:
-            os.kill(pid, 9)
-        except ProcessLookupError:
-            pass
+    kill_all(pids or rank_pids(process, ranks))
     process.wait(timeout=30)
-    return time.monotonic() - begin, phase(folder, before[-1] if before else 0)
+    return time.monotonic() - begin, phase(folder, since)
 
 
 def check_whole(folder, steps):
@@ -227,11 +251,7 @@ def command_campaign(command, kills, seed, ranks):
         try:
             text = process.communicate(timeout=rng.uniform(0, whole))[0].decode()
         except subprocess.TimeoutExpired:
-            for pid in rank_pids(process):
-                try:
-                    os.kill(pid, 9)
-                except ProcessLookupError:
-                    pass
+            kill_all(rank_pids(process, n))
             process.communicate(timeout=30)
             done["kills"] += 1
         else:
