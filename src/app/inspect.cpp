@@ -17,7 +17,7 @@ void inspect_checkpoint(const fs::path& path) {
     if (const std::string damage = find_checkpoint_damage(path); !damage.empty()) fail("checkpoint ", damage);
     const CheckpointMeta meta = read_checkpoint_meta(path);
     ModelConfig model;
-    json::read(boost::json::parse(meta.model), model, {path.string(), "model"});
+    json::read(json::parse(meta.model, path.string()), model, {path.string(), "model"});
     std::cout << path.string() << ": checkpoint at step " << meta.step << ", " << meta.samples << " samples read\n"
               << "model " << model.family << " L " << model.num_hidden_layers << " C " << model.hidden_size << " H " << model.num_attention_heads
               << " F " << model.intermediate_size << " V " << model.vocab_size << " residual " << model.residual_mode << ", "

@@ -17,7 +17,7 @@ LoadedModel::LoadedModel(const Invocation& invocation, World& world, bool with_t
     const fs::path path = find_checkpoint(invocation.need("checkpoint"), "--checkpoint");
     const CheckpointMeta meta = read_checkpoint_meta(path);
     ModelConfig config;
-    json::read(boost::json::parse(meta.model), config, {path.string(), "model"});
+    json::read(json::parse(meta.model, path.string()), config, {path.string(), "model"});
     const std::string given = invocation.option("vocab", "");
     vocab_ = given.empty() ? std::make_unique<Vocabulary>(meta.vocab, path.string() + ": vocab") : std::make_unique<Vocabulary>(given);
     if (!meta.vocab.empty() && vocab_->digest() != rf::digest(meta.vocab.data(), static_cast<std::int64_t>(meta.vocab.size())))
@@ -28,7 +28,7 @@ LoadedModel::LoadedModel(const Invocation& invocation, World& world, bool with_t
     std::vector<EncoderModel::Head> heads;
     if (config.style().learned_positions) longest_ = std::min(longest_, config.max_position_embeddings);
     if (with_task) {
-        const json::value input = boost::json::parse(meta.input);
+        const json::value input = json::parse(meta.input, path.string());
         const auto* file = input.as_object().if_contains("task_file");
         if (!file) fail_usage("--checkpoint ", path.string(), ": was not fine-tuned on a task");
         heads.push_back({tasks::stored_task(*file, input.at("task_labels"), {path.string(), ""}), input.at("task_choices").as_int64()});

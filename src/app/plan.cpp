@@ -102,7 +102,7 @@ Asked asked_of(const MultitaskPlan& in, const json::Place& place) {
     ModelConfig model;
     if (!in.checkpoint.empty() && std::filesystem::exists(in.checkpoint)) {
         const CheckpointMeta meta = read_checkpoint_meta(find_checkpoint(in.checkpoint, message(place.at("checkpoint"), ":")));
-        json::read(boost::json::parse(meta.model), model, {in.checkpoint, "model"});
+        json::read(json::parse(meta.model, in.checkpoint), model, {in.checkpoint, "model"});
         if (in.model.is_object()) json::read(in.model, model, place.at("model"));
     } else {
         if (in.model.is_object() && in.model.as_object().empty())

@@ -21,13 +21,13 @@ class RfOrigin final : public Origin {
 public:
     explicit RfOrigin(const fs::path& given) : path_(find_checkpoint(given, "IN:")), source_(path_) {
         const CheckpointMeta meta = read_checkpoint_meta(path_);
-        json::read(boost::json::parse(meta.model), content_.model, {path_.string(), "model"});
+        json::read(json::parse(meta.model, path_.string()), content_.model, {path_.string(), "model"});
         content_.model.check({path_.string(), "model"});
         if (const BlockStyle style = content_.model.style(); !(style == ModelConfig().style()))
             fail_usage(path_.string(), ": model: only RoFormerV2 is converted; this is of family ", content_.model.family, " or has other biases, norms, activation, positions or head");
         content_.vocab = meta.vocab;
         content_.alpha = saved_alpha(meta, content_.model);
-        const json::value input = boost::json::parse(meta.input);
+        const json::value input = json::parse(meta.input, path_.string());
         if (input.is_object() && input.as_object().contains("task_file")) content_.task = read_task_note(input, {path_.string(), "input"});
         content_.weights = weights_of(content_.model, {});
         const auto stored = list_checkpoint(path_);

@@ -5,6 +5,7 @@
 #include <boost/json/basic_parser_impl.hpp>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <set>
 #include <sstream>
@@ -31,7 +32,8 @@ std::size_t distance(std::string_view a, std::string_view b) {
     return row[b.size()];
 }
 
-/// The library keeps the last of two equal keys; a doubled key is a mistake worth an error.
+/// The library keeps the last of two equal keys; a doubled key is a mistake worth an error. And its numbers of 17 digits are often off by a last bit:
+/// here they are read once more, in their order.
 class StrictHandler {
 public:
     constexpr static std::size_t max_object_size = std::size_t(-1);
@@ -40,7 +42,8 @@ public:
     constexpr static std::size_t max_string_size = std::size_t(-1);
 
     std::vector<std::set<std::string>> keys;
-    std::string partial, doubled;
+    std::string partial, doubled, digits;
+    std::vector<double> numbers;
 
     bool on_document_begin(bj::error_code&) { return true; }
     bool on_document_end(bj::error_code&) { return true; }
@@ -57,15 +60,52 @@ public:
     }
     bool on_string_part(bj::string_view, std::size_t, bj::error_code&) { return true; }
     bool on_string(bj::string_view, std::size_t, bj::error_code&) { return true; }
-    bool on_number_part(bj::string_view, bj::error_code&) { return true; }
-    bool on_int64(std::int64_t, bj::string_view, bj::error_code&) { return true; }
-    bool on_uint64(std::uint64_t, bj::string_view, bj::error_code&) { return true; }
-    bool on_double(double, bj::string_view, bj::error_code&) { return true; }
+    bool on_number_part(bj::string_view s, bj::error_code&) { digits.append(s.data(), s.size()); return true; }
+    bool on_int64(std::int64_t, bj::string_view, bj::error_code&) { digits.clear(); return true; }
+    bool on_uint64(std::uint64_t, bj::string_view, bj::error_code&) { digits.clear(); return true; }
+    bool on_double(double about, bj::string_view s, bj::error_code&) {
+        digits.append(s.data(), s.size());
+        std::from_chars(digits.data(), digits.data() + digits.size(), about);  // out of range: as the library has it
+        numbers.push_back(about);
+        digits.clear();
+        return true;
+    }
     bool on_bool(bool, bj::error_code&) { return true; }
     bool on_null(bj::error_code&) { return true; }
     bool on_comment_part(bj::string_view, bj::error_code&) { return true; }
     bool on_comment(bj::string_view, bj::error_code&) { return true; }
 };
+
+/// Puts the numbers in their places, which come in the order of the text.
+void put_numbers(value& v, const double*& next) {
+    if (v.is_double()) v = *next++;
+    else if (v.is_array())
+        for (value& item : v.as_array()) put_numbers(item, next);
+    else if (v.is_object())
+        for (auto& item : v.as_object()) put_numbers(item.value(), next);
+}
+
+struct Parsed {
+    value found;
+    bj::error_code error;
+    std::size_t read = 0;  ///< bytes, until the end or the error
+    std::string doubled;   ///< a key given twice
+};
+
+Parsed parse_text(std::string_view text) {
+    Parsed out;
+    bj::basic_parser<StrictHandler> scan{bj::parse_options{}};
+    out.read = scan.write_some(false, text.data(), text.size(), out.error);
+    if (!out.error)
+        if (const std::size_t rest = text.find_first_not_of(" \t\r\n", out.read); rest != std::string_view::npos) out.error = bj::error::extra_data, out.read = rest;
+    if (out.error) return out;
+    out.doubled = scan.handler().doubled;
+    if (!out.doubled.empty()) return out;
+    out.found = bj::parse({text.data(), text.size()});
+    const double* next = scan.handler().numbers.data();
+    put_numbers(out.found, next);
+    return out;
+}
 
 const char* kind_name(const value& v) {
     switch (v.kind()) {
@@ -141,23 +181,16 @@ void print(std::ostream& out, const value& v, const std::string& indent) {
 }  // namespace
 
 value parse(std::string_view text, const std::string& name) {
-    bj::error_code error;
-    bj::basic_parser<StrictHandler> scan{bj::parse_options{}};
-    const std::size_t read = scan.write_some(false, text.data(), text.size(), error);
-    std::size_t at = read;
-    if (!error) {
-        std::size_t rest = text.find_first_not_of(" \t\r\n", read);
-        if (rest != std::string_view::npos) error = bj::error::extra_data, at = rest;
-    }
-    if (error) {
-        const std::string_view before = text.substr(0, std::min(at, text.size()));
+    const Parsed parsed = parse_text(text);
+    if (parsed.error) {
+        const std::string_view before = text.substr(0, std::min(parsed.read, text.size()));
         const auto line = 1 + std::count(before.begin(), before.end(), '\n');
         const std::size_t newline = before.rfind('\n');
         fail_usage(name, ":", line, ":", before.size() - (newline == std::string_view::npos ? 0 : newline + 1) + 1,
-                   ": not valid JSON (", error.message(), ")");
+                   ": not valid JSON (", parsed.error.message(), ")");
     }
-    if (!scan.handler().doubled.empty()) fail_usage(name, ": the key \"", scan.handler().doubled, "\" is given twice");
-    return bj::parse({text.data(), text.size()});
+    if (!parsed.doubled.empty()) fail_usage(name, ": the key \"", parsed.doubled, "\" is given twice");
+    return parsed.found;
 }
 
 value parse_file(const std::string& path) {
@@ -187,9 +220,10 @@ void set(value& root, std::string_view assignment) {
     const std::size_t equals = assignment.find('=');
     if (equals == std::string_view::npos || equals == 0) fail_usage("--set ", assignment, ": expected key.path=value");
     std::string_view path = assignment.substr(0, equals), text = assignment.substr(equals + 1);
-    bj::error_code error;
-    value item = bj::parse({text.data(), text.size()}, error);
-    if (error) item = bj::string(bj::string_view(text.data(), text.size()));
+    Parsed parsed = parse_text(text);
+    if (!parsed.doubled.empty()) fail_usage("--set ", assignment, ": the key \"", parsed.doubled, "\" is given twice");
+    value item = std::move(parsed.found);
+    if (parsed.error) item = bj::string(bj::string_view(text.data(), text.size()));
     value* at = &root;
     while (true) {
         if (!at->is_object()) {

@@ -127,7 +127,7 @@ void Run::resume() {
     const std::optional<fs::path> found = newest_checkpoint();
     if (found) {
         const CheckpointMeta meta = read_checkpoint_meta(*found);
-        json::value there = boost::json::parse(meta.identity);
+        json::value there = json::parse(meta.identity, found->string());
         // Keys that the model had not yet when the run began have their defaults.
         if (json::value* model = there.is_object() ? there.as_object().if_contains("model") : nullptr) {
             ModelConfig whole;

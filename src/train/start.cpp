@@ -7,7 +7,7 @@ namespace rf {
 
 double saved_alpha(const CheckpointMeta& meta, const ModelConfig& config) {
     if (config.residual_mode != "alpha") return 1;
-    const json::value input = boost::json::parse(meta.input);
+    const json::value input = json::parse(meta.input, "the checkpoint's input");
     return Schedule(input.at("schedule").at("alpha"), {"checkpoint", "schedule.alpha"}).at(meta.step);
 }
 
@@ -18,7 +18,7 @@ Start read_start(const std::string& checkpoint, const json::value& model, const 
     } else {
         start.meta = read_checkpoint_meta(find_checkpoint(checkpoint, message(place.at("checkpoint"), ":")));
         if (!model.is_object()) json::fail_type(place.at("model"), "an object { … } of the keys that differ from the checkpoint's", model);
-        json::read(boost::json::parse(start.meta->model), start.config, {checkpoint, "model"});
+        json::read(json::parse(start.meta->model, checkpoint), start.config, {checkpoint, "model"});
         json::read(model, start.config, place.at("model"));
     }
     start.config.check(place.at("model"), tensor_ranks);

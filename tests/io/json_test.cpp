@@ -4,7 +4,10 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include <cmath>
+#include <cstdio>
 #include <limits>
+#include <random>
 
 using namespace rf;
 using test::refusal;
@@ -57,6 +60,23 @@ BOOST_AUTO_TEST_CASE(what_was_written_reads_back) {
     RF_TEST_HOLDS(json::pretty(json::write(o)), "\"rate\": 0.00176");
 }
 
+BOOST_AUTO_TEST_CASE(every_bit_of_a_number_is_read) {
+    std::mt19937_64 random(1);
+    for (int i = 0; i < 2000; ++i) {
+        const double x = std::ldexp(static_cast<double>(random() >> 11), static_cast<int>(random() % 200) - 150);
+        char text[40];
+        std::snprintf(text, sizeof text, "%.17g", x);
+        const json::value v = json::parse(message("{\"a\": [1, ", text, ", {\"b\": ", text, "}], \"c\": 0.5}"), "t.json");
+        BOOST_TEST(v.at("a").at(1).to_number<double>() == x);
+        BOOST_TEST(v.at("a").at(2).at("b").to_number<double>() == x);
+        BOOST_TEST(v.at("c").as_double() == 0.5);
+        BOOST_TEST(json::pretty(json::parse(json::pretty(v), "t.json")) == json::pretty(v));
+    }
+    BOOST_TEST(json::parse("0.1", "t.json").as_double() == 0.1);
+    json::value root = json::parse("{}", "t.json");
+    json::set(root, "x=0.30000000000000004");
+    BOOST_TEST(root.at("x").as_double() == 0.30000000000000004);
+}
 BOOST_AUTO_TEST_CASE(unknown_keys_name_the_path_and_the_nearest_known_key) {
     RF_TEST_HOLDS(refused(R"({"step": 1})"), "in.json: unknown key \"step\" (did you mean \"steps\"?)");
     RF_TEST_HOLDS(refused(R"({"inner": {"rte": 1}})"), "unknown key \"inner.rte\" (did you mean \"rate\"?); known here: rate, sizes");

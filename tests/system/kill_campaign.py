@@ -102,6 +102,17 @@ def kill_all(pids):
             pass
 
 
+def wait_for_launcher(process):
+    """The ranks are gone. PMIx may deadlock when it is finalized over a rank that died while it connected (one in some hundred starts);
+    then mpirun, which has nothing of ours in it, is ended too."""
+    try:
+        process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        print("mpirun did not end although its ranks were gone", flush=True)
+        process.kill()
+        process.communicate(timeout=10)
+
+
 def disturb(folder, settings, ranks, aim, target, rng):
     """One start of the run and its end by force; returns (seconds, phase left on disk), or None when it was done before."""
     command = [ROFORMER, "pretrain", *settings]
@@ -134,7 +145,7 @@ def disturb(folder, settings, ranks, aim, target, rng):
             sys.exit(f"kill_campaign: the run failed by itself with {process.returncode}:\n{open(f'{folder}.out', encoding='utf-8').read()}")
         return None
     kill_all(pids or rank_pids(process, ranks))
-    process.wait(timeout=30)
+    wait_for_launcher(process)
     return time.monotonic() - begin, phase(folder, since)
 
 
@@ -252,7 +263,7 @@ def command_campaign(command, kills, seed, ranks):
             text = process.communicate(timeout=rng.uniform(0, whole))[0].decode()
         except subprocess.TimeoutExpired:
             kill_all(rank_pids(process, n))
-            process.communicate(timeout=30)
+            wait_for_launcher(process)
             done["kills"] += 1
         else:
             assert process.returncode == 0, text
