@@ -6,7 +6,7 @@ import os
 import re
 import sys
 
-from comparison import SOURCE, Comparison, Progress, above_zero, add_common, guarded, numbers, rates, sets
+from comparison import SOURCE, Comparison, Progress, above_zero, add_common, guarded, numbers, rates, rising_and_falling, sets
 
 sys.path.insert(0, str(SOURCE / "postprocess"))  # the page is made by the module of the same name there
 
@@ -53,7 +53,6 @@ def main():
     jobs = [(depth, rate, arm, seed) for depth in a.depths for rate in a.rates for arm in arms_of(a.warmups) for seed in a.seeds]
     print(f"compare_alpha: {len(jobs)} runs of {a.updates} updates of {a.sequences} x {a.length} into {a.output}", flush=True)
     progress = Progress(len(jobs))
-    rise = max(1, a.updates // 10)
     for depth, rate, arm, seed in jobs:
         model, alpha = arms_of(a.warmups)[arm]
         folder = a.output / folder_of(depth, rate, arm, seed)
@@ -61,7 +60,7 @@ def main():
         settings = {"model": json.dumps({"file": str(SOURCE / "inputs/model/tiny.json"), "hidden_size": a.hidden, "num_attention_heads": a.hidden // 32, "intermediate_size": 4 * a.hidden,
                                          "num_hidden_layers": depth, **model}),
                     "corpus": a.corpus, "vocab": a.vocab, "output": folder, "seed": seed, "steps": a.updates, "batch.sequences": a.sequences, "batch.max_length": a.length, "batch.lanes": 2,
-                    "optimizer.lr": rate, "schedule.lr": f"[[0,0],[{rise},1],[{a.updates},0]]", "checkpoint_every": a.updates, "eval_every": a.updates, "log_every": a.updates,
+                    "optimizer.lr": rate, "schedule.lr": rising_and_falling(a.updates), "checkpoint_every": a.updates, "eval_every": a.updates, "log_every": a.updates,
                     "skips_allowed": 0, "parallel.threads": a.threads, "device": a.device, "evaluation.documents": 200}
         if alpha:
             settings["schedule.alpha"] = alpha
@@ -73,7 +72,7 @@ def main():
             (folder / "diverged").write_text(text[text.index("update "):].splitlines()[0] + "\n")
             found = "not finite"
         elif code:
-            sys.exit(f"{text}compare_alpha: {folder}: exit code {code}; the same command continues")
+            comparison.give_up(text, folder, code)
         else:
             found = next((line.split(": ", 1)[1] for line in reversed(text.splitlines()) if line.startswith("held out at step")), "there")
             if seed == a.seeds[0] and not (folder / "norms.txt").exists():

@@ -5,14 +5,13 @@ import collections
 import json
 import sys
 
-from comparison import SOURCE, Comparison, Progress, above_zero, add_common, guarded, numbers, sets, words
+from comparison import OTHER_FAMILY, SOURCE, Comparison, Progress, above_zero, add_common, guarded, numbers, sets, words
 
 sys.path.insert(0, str(SOURCE / "postprocess"))  # the page is made by the module of the same name there
 
 COMPARISON = Comparison("compare_speed")
 # What a family is made of stands in src/model/config.hpp; here is only what goes with it: the vocabulary of its released models.
 FAMILIES = {"roformer_v2": {}, "roformer": {}, "bert": {"vocab_size": 21128}, "roberta": {"vocab_size": 21128}}
-OTHER = {"hidden_act": "", "residual_mode": "plain", "init_mode": "fixed"}
 # RoFormerV2 with one thing of BERT's at a time, then with all of them.
 SWITCHES = {"roformer_v2": {}, "biases": {"biases": "on"}, "gain of the norms": {"norm_gain": "on"}, "mean of the norms": {"norm": "layer"},
             "GELU": {"hidden_act": "gelu"}, "learned positions": {"positions": "learned"}, "head with dense and norm": {"mlm_head": "transform"},
@@ -52,7 +51,7 @@ def arms_of(a):
     for size in a.sizes:
         for length in a.lengths:
             for family in a.families:
-                other = {} if family == "roformer_v2" else {"family": family, **OTHER, **FAMILIES[family]}
+                other = {} if family == "roformer_v2" else {"family": family, **OTHER_FAMILY, **FAMILIES[family]}
                 arms.append(("families", size, length, family, {"file": str(SOURCE / f"inputs/model/{size}.json"), **other, **fits(other, length)}))
     if a.switches != "none":
         size, _, length = a.switches.partition(":")
@@ -92,7 +91,7 @@ def main():
                     "label": label_of(a, arm), "output": file}
         code, text = COMPARISON.run(a.ranks, ["bench", *sets(settings)], a.output / "bench.log")
         if code:
-            sys.exit(f"{text}compare_speed: round {number}, {size} x {length}, {name}: exit code {code}; the same command continues")
+            COMPARISON.give_up(text, f"round {number}, {size} x {length}, {name}", code)
         update = next((line for line in text.splitlines() if line.startswith("update ")), "").split(" (")[0]
         progress.tell(f"round {number}: {size} x {length}, {name}: {update}")
     compare_speed.write_page(file, a.output / "compare_speed.html")

@@ -8,6 +8,7 @@ import sys
 import time
 
 SOURCE = pathlib.Path(__file__).resolve().parent.parent
+OTHER_FAMILY = {"hidden_act": "", "residual_mode": "plain", "init_mode": "fixed"}  # of a model that is not RoFormerV2, beside its name
 
 
 def words(text):
@@ -27,6 +28,12 @@ def above_zero(text):
     return found[0]
 
 
+def zero_or_more(text):
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0: all; found \"{text}\"")
+    return int(text)
+
+
 def rates(text):
     try:
         found = [float(word) for word in text.split()]
@@ -35,6 +42,13 @@ def rates(text):
     if not found or not all(rate > 0 for rate in found):
         raise argparse.ArgumentTypeError(f"expected learning rates above 0, found \"{text}\"")
     return found
+
+
+def rate(text):
+    found = rates(text)
+    if len(found) != 1:
+        raise argparse.ArgumentTypeError(f"expected one learning rate above 0, found \"{text}\"")
+    return found[0]
 
 
 def add_common(parser, output):
@@ -73,6 +87,17 @@ class Comparison:
         with open(log, "a", encoding="utf-8") as out:
             out.write(done.stdout)
         return done.returncode, done.stdout
+
+
+    def give_up(self, text, what, code):
+        """After a run that ended early: its text, which one it was, and its code where that is 2 (refused) or 75 (stopped)."""
+        print(f"{text}{self.name}: {what}: exit code {code}" + ("" if code == 2 else "; the same command continues"), file=sys.stderr)
+        sys.exit(code if code in (2, 75) else 1)
+
+
+def rising_and_falling(updates):
+    """schedule.lr: up over a tenth of the updates, to zero at their end."""
+    return f"[[0,0],[{max(1, updates // 10)},1],[{max(2, updates)},0]]"
 
 
 def sets(settings):

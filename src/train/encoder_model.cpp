@@ -6,6 +6,7 @@
 #include "params/initialise.hpp"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 namespace rf {
@@ -86,6 +87,11 @@ void EncoderModel::initialise() {
 }
 
 bool EncoderModel::load(const std::filesystem::path& checkpoint, bool new_heads) {
+    if (new_heads) {
+        std::set<std::string> there;
+        for (const auto& [name, shape] : list_checkpoint(checkpoint)) there.insert(name);
+        if (std::ranges::any_of(layout_.entries(), [&](const ParamEntry& entry) { return !there.contains(entry.spec.name); })) initialise();
+    }
     const bool moments = read_checkpoint(checkpoint, stream_, layout_, state_, new_heads ? std::string(tasks::head_prefix) : std::string());
     state_.publish_weights(stream_, *grid_.data);
     return moments;

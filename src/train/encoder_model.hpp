@@ -41,8 +41,8 @@ public:
 
     /// Truncated normal weights of config.init_mode from the seed.
     void initialise();
-    /// Weights (and moments, when both sides have them; returned) of a checkpoint. Heads that it has not are left as they are, where
-    /// `new_heads` allows it, with moments of zero.
+    /// Weights (and moments, when both sides have them; returned) of a checkpoint. Heads that it has not begin fresh, where `new_heads`
+    /// allows it: then everything is drawn from the seed first, which takes longer than reading.
     bool load(const std::filesystem::path& checkpoint, bool new_heads = false);
     /// Moments of zero: a new run begins.
     void clear_moments();

@@ -51,9 +51,11 @@ Run::Run(Ranks& ranks) : ranks_(ranks), grid_(ranks.grid), start_(seconds()) {}
 void Run::open(Setup setup, bool restart, const std::string& given) {
     setup_ = std::move(setup);
     folder_ = setup_.input.output;
-    model_->initialise();
-    // Before anything is written: these weights may not fit.
-    if (const bool anew = restart || kept_steps().empty(); anew && !given.empty()) {
+    const bool anew = restart || kept_steps().empty();
+    if (anew && given.empty()) {
+        model_->initialise();
+    } else if (anew) {
+        // Before anything is written: these weights may not fit.
         model_->load(find_checkpoint(given, message(setup_.place.at("checkpoint"), ":")), true);
         model_->clear_moments();  // a new run has moments and a schedule of its own
         trained_before_ = true;

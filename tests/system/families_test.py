@@ -1,14 +1,19 @@
 #!/usr/bin/env python3
 """Encoders of other families through the command line: they learn, their bits do not depend on data ranks, they reshard and continue, all commands take them; what does not fit is
-refused. And the comparison of their speed, in small."""
+refused. And the comparisons of speed, residuals and phases, in small."""
 
+import json
 import os
+import shutil
+import signal
 import subprocess
+import time
 
 import h5py
 
 import harness
 from harness import SOURCE, prepare, run, sets, state, tiny
+from small_tasks import write_task
 
 FAMILIES = ("bert", "roberta", "roformer")
 
@@ -108,6 +113,64 @@ def test_residuals_are_compared_by_runs_that_continue():
     compare()
     assert state("residuals/depth-002/rezero/rate-0.005/seed-1") == first
     assert "expected a multiple of 32" in compare("--hidden", "40", expect=2)
+
+
+def test_phases_are_compared_by_runs_that_continue():
+    prepare()
+    with open("shape.json", "w", encoding="utf-8") as out:
+        json.dump({"family": "roformer_v2", "hidden_act": "relu", "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 64, "type_vocab_size": 2,
+                   "vocab_size": 400, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}, out)
+    for kind in ("classify", "pair", "regress"):
+        write_task(kind)
+
+    def start(*more):
+        words = [os.path.join(SOURCE, "jobs/compare_phases.sh"), "--corpus", "corpus", "--vocab", "vocab.txt", "--data", ".", "--model", "shape.json", "--updates", "6", "--supervised", "4",
+                 "--sequences", "8", "--length", "32", "--mix", "classify.json pair.json regress.json", "--tasks", "classify.json", "--epochs", "2", "--rows", "16", "--seeds", "1", "--threads", "1",
+                 "--set", "evaluation.documents=20", "--output", "phases", *more]
+        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "ROFORMER": harness.ROFORMER}, start_new_session=True)
+
+    def compare(*more, expect=0):
+        process = start(*more)
+        text = process.communicate(timeout=240)[0]
+        assert process.returncode == expect, text
+        return text
+
+    def figures(text):
+        return [line for line in text.splitlines() if line.startswith("RoFormer")]
+
+    # Interrupted on its way.
+    process = start()
+    while process.poll() is None and not os.path.exists("phases/seed-1/mlm/trained/results.jsonl"):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    text = process.communicate(timeout=60)[0]
+    assert process.returncode == 130 and "the same command continues" in text, text
+    text = compare()
+    assert "9 runs of 6 + 4 updates of 8 x 32 and 2 epochs" in text and ", 0 of them there" not in text and "seed-1/tasks_normalised/tuned/classify: accuracy" in text, text
+    first, trained = figures(text), {"roformer": 10, "mlm": 10, "tasks": 4, "tasks_normalised": 4}
+    assert len(first) == 4 and len({line.split("held-out MLM loss ")[1] for line in first}) == 4, text
+    states = [state(f"phases/seed-1/{arm}/trained") for arm in trained]
+    assert len(set(states)) == 4
+    for arm, updates in trained.items():
+        assert column(f"phases/seed-1/{arm}/trained", "train/step") == list(range(1, updates + 1))
+
+    # Made once more without an interruption it is the same; the others stay, and a task may be added.
+    shutil.rmtree("phases/seed-1/mlm/trained")
+    text = compare("--tasks", "classify.json pair.json")
+    assert "13 runs" in text and " 8 of them there" in text and "5/5" in text, text
+    assert [state(f"phases/seed-1/{arm}/trained") for arm in trained] == states
+    assert [line.split(", pair")[0] for line in figures(text)] == [line.split(", mean")[0] for line in first], text
+
+    # Drawn anew from what is stored.
+    page = open("phases/compare_phases.html", encoding="utf-8").read()
+    assert page.count("<svg") == 1 and "pair, accuracy" in page and "most frequent label" in page, page
+    again = subprocess.run([os.path.join(SOURCE, "postprocess/compare_phases.py"), "phases", "-o", "anew.html"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert figures(again) == figures(text) and open("anew.html", encoding="utf-8").read().split("<svg")[0] == page.split("<svg")[0], again
+
+    for more, says in ((("--updates", "7"), "--updates: phases holds runs with 6, not 7"), (("--tasks", "nothing"), "inputs/tasks/nothing.json is not there"),
+                       (("--length", "16"), "--mix: sequences of classify pair regress are longer than --length 16"), (("--model", "vocab.txt"), "--model: vocab.txt cannot be read")):
+        text = compare(*more, expect=2)
+        assert text.count("compare_phases: ") == 1 and says in text, text
 
 
 if __name__ == "__main__":

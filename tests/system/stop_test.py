@@ -41,7 +41,7 @@ def stop(folder, settings, ranks, rank, which):
     try:
         while len(rows(folder)) < 4 and process.poll() is None:
             time.sleep(0.01)
-        pids = rank_pids(process)
+        pids = rank_pids(process, ranks)
         assert len(pids) == ranks, open(f"{folder}.out", encoding="utf-8").read()
         os.kill(pids[rank], which)
         begin, durable = time.monotonic(), None
