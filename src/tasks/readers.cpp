@@ -286,7 +286,11 @@ std::vector<std::string> files_below(const std::string& data, const json::value&
     json::value absolute = files;
     const auto below = [&](json::value& v) {
         if (!v.is_string() || v.as_string().empty()) json::fail_type(place, "a file or a list of files", v);
-        v = (std::filesystem::path(data) / std::string(v.as_string())).string();
+        const std::filesystem::path path = std::string(v.as_string());
+        // A task file may come from anyone: it reads nothing outside the folder given.
+        if (path.is_absolute() || *path.lexically_normal().begin() == "..")
+            fail_usage(place, ": ", path.string(), " leaves the folder ", data, " that paths of a task start from (`data`)");
+        v = (std::filesystem::path(data) / path).string();
     };
     if (auto* list = absolute.if_array()) std::for_each(list->begin(), list->end(), below);
     else below(absolute);

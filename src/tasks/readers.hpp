@@ -36,7 +36,7 @@ using RowAction = std::function<void(const Row&, const RowPlace&)>;
 using BadRowAction = std::function<void(const BadRow&, const RowPlace&)>;
 void read_rows(const std::vector<std::string>& files, const Reader& reader, const RowAction& act, const BadRowAction& bad);
 
-/// Paths of `files` (a path or a list) below the folder `data`; globs and folders as everywhere.
+/// Paths of `files` (a path or a list) below the folder `data`, which none may leave; globs and folders as everywhere.
 std::vector<std::string> files_below(const std::string& data, const json::value& files, const json::Place& place);
 
 }  // namespace rf::tasks

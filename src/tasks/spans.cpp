@@ -144,7 +144,8 @@ void ExampleMaker::make_span(const Row& row, Split split, const Losses& losses, 
     const Vocabulary& v = tokenizer_.vocabulary();
     const Text asked(tokenizer_, question);
     bool reached = false;
-    for (std::int64_t left = 0;; left += file_.windows.stride) {
+    const std::int64_t step = std::min(file_.windows.stride, room);  // leaves nothing out between windows
+    for (std::int64_t left = 0;; left += step) {
         const std::int32_t from = character(left), to = std::min(character(left + room), static_cast<std::int32_t>(context.size()));
         const bool holds = answer.end > 0 && from <= answer.begin && answer.end <= to;
         Sequence s;

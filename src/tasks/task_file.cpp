@@ -154,7 +154,7 @@ void check_submission(const Task& task) {
     if (forms(task.kind).empty()) fail_usage(place, ": a task of kind ", task.file.kind, " has no form of submission");
     check_name(forms(task.kind), s.form, place.at("form"));
     for (const std::string& file : s.files)
-        if (file.empty() || file.find('/') != std::string::npos) fail_usage(place.at("files"), ": \"", file, "\" is no plain file name");
+        if (file.empty() || file.find('/') != std::string::npos || file == "." || file == "..") fail_usage(place.at("files"), ": \"", file, "\" is no plain file name");
     if (std::set(s.files.begin(), s.files.end()).size() != s.files.size()) fail_usage(place.at("files"), ": a name stands twice");
     const std::size_t sources = task.source(Split::test).size();
     if (sources > 0 && sources != s.files.size())
@@ -185,8 +185,8 @@ Task read_task(const std::string& file, const std::string& data) {
     json::read(json::parse_file(file), task.file, task.place);
     TaskFile& f = task.file;
     if (f.name.empty()) fail_usage(task.place.at("name"), ": a task needs a name");
-    if (f.name.find_first_of("/ \t\n") != std::string::npos)
-        fail_usage(task.place.at("name"), ": \"", f.name, "\" holds a slash or a blank; files are named after it");
+    if (f.name.find_first_of("/ \t\n") != std::string::npos || f.name == "." || f.name == "..")
+        fail_usage(task.place.at("name"), ": \"", f.name, "\" holds a slash or a blank, or is a folder's; files are named after it");
     task.kind = choose(
                     kinds(), [](const KindInfo& k) -> const std::string& { return k.name; }, f.kind, task.place.at("kind"))
                     .kind;

@@ -105,7 +105,7 @@ BOOST_DESCRIBE_STRUCT(Hashed, (), (dev, test, by))
 /// A text longer than `max_length` is read in windows. Of a span task they overlap; of entities, relations and events they follow one
 /// another, cut at the end of a sentence where the second half of a window has one.
 struct Windows {
-    std::int64_t stride = 128;            ///< span: characters from window to window
+    std::int64_t stride = 128;            ///< span: characters from window to window, at most a window
     std::int64_t longest_question = 128;  ///< span: characters; training rows with a longer one are dropped, others cut there
 };
 BOOST_DESCRIBE_STRUCT(Windows, (), (stride, longest_question))

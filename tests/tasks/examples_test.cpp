@@ -105,9 +105,9 @@ BOOST_AUTO_TEST_CASE(chid_has_a_row_for_each_candidate_and_groups_of_a_line) {
 
 namespace {
 
-std::string span_task(const std::string& more = "") {
-    return R"({"name": "s", "kind": "span", "train": "train.jsonl", "input": ["{q}", "{c}"], "answers": {"text": "{a}", "start": "at"}, "max_length": 12, "windows": {"stride": 4})" +
-           more + "}";
+std::string span_task(const std::string& more = "", int stride = 4) {
+    return R"({"name": "s", "kind": "span", "train": "train.jsonl", "input": ["{q}", "{c}"], "answers": {"text": "{a}", "start": "at"}, "max_length": 12, "windows": {"stride": )" +
+           std::to_string(stride) + "}" + more + "}";
 }
 
 }  // namespace
@@ -135,6 +135,15 @@ BOOST_AUTO_TEST_CASE(windows_of_a_context_hold_the_answer_whole_or_not) {
     BOOST_TEST(pieces_of(dev, 1) == "1-3 4-11");
     BOOST_TEST(cells_of(dev, 1) == "0:8-10");
     BOOST_TEST(cells_of(dev, 2) == "0:4-6");
+}
+
+BOOST_AUTO_TEST_CASE(windows_leave_nothing_out) {
+    // Room for 7 characters beside the question: windows at 0, 7 and 14, whatever larger stride is asked for.
+    const SmallTask task(span_task("", 100), {{"train.jsonl", R"({"q": "问他", "c": "一二三四五六七八九十甲乙丙丁他王", "a": "十甲", "at": 9})"}});
+    const Prepared p = task.prepare()[Split::train];
+    BOOST_TEST(p.sequences() == 3);
+    BOOST_TEST(p.text_at == (std::vector<std::int32_t>{0, 7, 14}), boost::test_tools::per_element());
+    BOOST_TEST(cells_of(p, 1) == "0:6-7");
 }
 
 BOOST_AUTO_TEST_CASE(characters_of_a_span_give_its_text_back) {

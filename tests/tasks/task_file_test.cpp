@@ -35,6 +35,9 @@ BOOST_AUTO_TEST_CASE(what_is_wrong_is_named_with_its_key) {
     RF_TEST_HOLDS(refusal(R"({"name": "t", "kind": "classify", "train": [{"file": "a.jsonl"}]})"),
                   "unknown key \"train.file\" (did you mean \"files\"?)");
     RF_TEST_HOLDS(refusal(R"({"name": "a b", "kind": "classify"})"), "holds a slash or a blank");
+    RF_TEST_HOLDS(refusal(R"({"name": "..", "kind": "classify"})"), "is a folder's");
+    for (const char* outside : {"../x.jsonl", "/etc/passwd", "a/../../x.jsonl"})
+        RF_TEST_HOLDS(refusal(message(R"({"name": "a", "kind": "classify", "labels": ["0"], "input": ["{s}"], "label": "{l}", "train": ")", outside, "\"}")), "leaves the folder");
     RF_TEST_HOLDS(refusal(R"({"name": "m", "kind": "mlm", "train": "a.jsonl"})"), "no files");
     RF_TEST_HOLDS(refusal(R"({"name": "r", "kind": "rank", "train": "a.jsonl", "input": ["{q}", "{choice}"], "choices": ["{t}", "{n}"], "grades": [1, 1]})"),
                   "not all of them equal");
