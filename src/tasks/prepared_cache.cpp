@@ -15,7 +15,7 @@ namespace names = schema::prepared;
 namespace {
 
 /// Of the form of the file and of what preparation makes of rows: raised when either changes.
-constexpr std::int64_t version = 2;
+constexpr std::int64_t version = 3;
 
 /// The task file without what leaves the prepared form alone.
 std::string description(const Task& task) {
