@@ -88,7 +88,6 @@ class Comparison:
             out.write(done.stdout)
         return done.returncode, done.stdout
 
-
     def give_up(self, text, what, code):
         """After a run that ended early: its text, which one it was, and its code where that is 2 (refused) or 75 (stopped)."""
         print(f"{text}{self.name}: {what}: exit code {code}" + ("" if code == 2 else "; the same command continues"), file=sys.stderr)

@@ -157,7 +157,7 @@ void Finetuning::introduce() {
     if (grid_.world.rank() == 0 && first() > 0 && fs::exists(folder() / evaluations)) text = read_file(folder() / evaluations);
     grid_.world.broadcast(text, 0);
     if (text.empty()) return;
-    const json::value list = boost::json::parse(text);
+    const json::value list = json::parse(text, (folder() / evaluations).string());
     for (const json::value& one : list.as_array()) {
         if (one.at("step").as_int64() > first()) break;
         seen_.push_back(one);
@@ -244,7 +244,7 @@ std::string figures_before(const Subject& subject, Ranks& ranks, const fs::path&
     std::string text, other;
     if (ranks.grid.world.rank() == 0 && fs::exists(folder / run_figures)) {
         text = read_file(folder / run_figures);
-        const json::value here = boost::json::parse(json::pretty(subject.identity(lr, seed)));  // as a file gives it back
+        const json::value here = json::parse(json::pretty(subject.identity(lr, seed)), run_figures);  // as a file gives it back
         other = difference(json::parse_file(folder / "run.json").at("identity"), here);
     }
     ranks.grid.world.broadcast(text, 0);
@@ -266,7 +266,7 @@ std::optional<RunFigures> one_run(const Subject& subject, Ranks& ranks, double l
         if (ranks.grid.world.rank() == 0) write_file_atomically(done, text);
     }
     RunFigures figures;
-    json::read(boost::json::parse(text), figures, {done.string(), ""});
+    json::read(json::parse(text, done.string()), figures, {done.string(), ""});
     return figures;
 }
 

@@ -51,7 +51,7 @@ Run::Run(Ranks& ranks) : ranks_(ranks), grid_(ranks.grid), start_(seconds()) {}
 void Run::open(Setup setup, bool restart, const std::string& given) {
     setup_ = std::move(setup);
     folder_ = setup_.input.output;
-    const bool anew = restart || kept_steps().empty();
+    const bool anew = restart || grid_.world.gather(kept_steps().empty() ? 1 : 0).front() == 1;  // as rank 0 sees the folder
     if (anew && given.empty()) {
         model_->initialise();
     } else if (anew) {
@@ -62,7 +62,7 @@ void Run::open(Setup setup, bool restart, const std::string& given) {
     }
     if (setup_.input.replay == 0) open_output(restart);
     writer_ = std::make_unique<CheckpointWriter>(folder_ / "checkpoints", grid_, model_->layout(), setup_.input.keep);
-    resume();
+    resume(anew);
 }
 
 void Run::open_output(bool restart) {
@@ -125,8 +125,9 @@ std::optional<fs::path> Run::newest_checkpoint() {
     return {};
 }
 
-void Run::resume() {
+void Run::resume(bool anew) {
     const std::optional<fs::path> found = newest_checkpoint();
+    if (!found && !anew) fail((folder_ / "checkpoints").string(), ": its checkpoints went away while the run began");
     if (found) {
         const CheckpointMeta meta = read_checkpoint_meta(*found);
         json::value there = json::parse(meta.identity, found->string());

@@ -78,7 +78,7 @@ protected:
 
 private:
     void open_output(bool restart);
-    void resume();
+    void resume(bool anew);
     /// The newest whole checkpoint, if there is any.
     std::optional<std::filesystem::path> newest_checkpoint();
     /// Of the checkpoints in the folder; of a replay those before its update. Newest first.
