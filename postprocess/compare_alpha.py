@@ -6,11 +6,9 @@
 A run converges when its held-out loss at the end is below that of the corpus' token frequencies (what a model that sees no context can reach) by a tenth of a nat. Shown are means and
 deviations over the seeds."""
 
-import argparse
 import html
 import json
 import math
-import os
 import pathlib
 import re
 import statistics
@@ -18,7 +16,7 @@ import sys
 
 import h5py
 from pictures import figure, smooth, svg, table
-from report import put_page, section
+from report import put_page, section, start_page_of_folder
 
 import numpy as np
 
@@ -133,13 +131,5 @@ def write_page(folder, output):
     print(output)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder")
-    parser.add_argument("-o", "--output", help="default: compare_alpha.html in the folder")
-    args = parser.parse_args()
-    write_page(args.folder, args.output or os.path.join(args.folder, "compare_alpha.html"))
-
-
 if __name__ == "__main__":
-    main()
+    start_page_of_folder(__doc__, "compare_alpha", write_page)

@@ -5,7 +5,6 @@
 
 A figure is that of the best epoch, in per cent; shown are means and deviations over the seeds. Differences are taken seed by seed."""
 
-import argparse
 import html
 import json
 import os
@@ -16,7 +15,7 @@ import sys
 import clue_table
 import numpy as np
 from pictures import svg, table
-from report import Results, labels_of, main_figure, put_page, section
+from report import Results, labels_of, main_figure, put_page, section, start_page_of_folder
 
 # What each way is called, and its folder.
 ARMS = {"RoFormer, MLM": "roformer", "RoFormerV2, MLM": "mlm", "RoFormerV2, MLM then tasks": "tasks", "RoFormerV2, MLM then tasks, normalised": "tasks_normalised"}
@@ -191,13 +190,5 @@ def write_page(folder, output):
     print(output)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder")
-    parser.add_argument("-o", "--output", help="default: compare_phases.html in the folder")
-    args = parser.parse_args()
-    write_page(args.folder, args.output or os.path.join(args.folder, "compare_phases.html"))
-
-
 if __name__ == "__main__":
-    main()
+    start_page_of_folder(__doc__, "compare_phases", write_page)

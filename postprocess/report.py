@@ -73,6 +73,15 @@ def main_figure(evaluation):
     return next((name for name in MAIN_FIGURES if name in evaluation), None)
 
 
+def start_page_of_folder(about, name, write_page):
+    """The command line of a page made of one folder, NAME.html in it."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("folder")
+    parser.add_argument("-o", "--output", help=f"default: {name}.html in the folder")
+    args = parser.parse_args()
+    write_page(args.folder, args.output or os.path.join(args.folder, f"{name}.html"))
+
+
 def put_page(path, title, body, complain=sys.exit):
     """Writes a whole page, or leaves what is there."""
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>roformer: {html.escape(title)}</title><style>{STYLE}</style>{body}</html>\n"
