@@ -2,9 +2,9 @@
 """Every way to split a model writes a checkpoint, every other reads it, writes it again and trains on from it: the state read is the state
 written, bit for bit, and an update more lands where it does without the change of split (to rounding, between tensor splits).
 
-    reshard_matrix.py [--tensor 1,2,4] [--data 1,2,4]
+    reshard_matrix.py [--tensor 1,2,4] [--data 1,2,4] [--device cpu|cuda]
 
-Needs ROFORMER and RESHARD_TOOL (default: those of build/cpu-release)."""
+Needs ROFORMER and RESHARD_TOOL (default: those of build/cpu-release; `--device cuda` takes those of build/emulated or a GPU's)."""
 
 import argparse
 import os
@@ -35,6 +35,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tensor", default="1,2,4")
     parser.add_argument("--data", default="1,2,4")
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     splits = [(int(t), int(d)) for t in args.tensor.split(",") for d in args.data.split(",")]
     folder = tempfile.mkdtemp(prefix="roformer-reshard-")
@@ -43,7 +44,7 @@ def main():
     try:
         prepare(60)
         # One head of a prime size beside the even ones: parts of unequal size.
-        settings = dict(steps=3, checkpoint_every=3, eval_every=1000, model__intermediate_size=130)
+        settings = dict(steps=3, checkpoint_every=3, eval_every=1000, model__intermediate_size=130, device=args.device)
         name = lambda split: f"tp{split[0]}dp{split[1]}"  # noqa: E731
         written, losses = {}, {}
         for split in splits:
@@ -62,7 +63,7 @@ def main():
             for reader in splits:
                 shutil.copytree(name(writer), "moved")
                 source = f"{name(writer)}/checkpoints/step-00000003"
-                done = subprocess.run(["mpirun", "-n", str(reader[0] * reader[1]), os.environ["RESHARD_TOOL"], source, "again", str(reader[0])],
+                done = subprocess.run(["mpirun", "-n", str(reader[0] * reader[1]), os.environ["RESHARD_TOOL"], source, "again", str(reader[0]), args.device],
                                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
                 assert done.returncode == 0, done.stdout.decode()
                 assert state("again") == written[writer], f"written by {name(writer)}, read and written by {name(reader)}: another state"

@@ -65,6 +65,18 @@ def wait_end(cluster, script, job, expect="COMPLETED", timeout=300):
     return log_of(script, job)
 
 
+def paced(script, under):
+    """The program with a disk that takes 50 ms longer over each write of one file: with the journal for that, an update takes as long everywhere, and
+    no processor is so fast that the run is over before it is disturbed. Without the library of faults (sanitizers, slow enough) the program as it is."""
+    with open(script, "w", encoding="utf-8") as out:
+        out.write("#!/bin/sh\n")
+        if "RF_FAULTS" in os.environ:
+            out.write(f"export LD_PRELOAD={os.environ['RF_FAULTS']} FAULT_FOLDER={under} FAULT_CALLS=write FAULT_ERROR=SLOW FAULT_AT=1 FAULT_COUNT=0\n")
+        out.write(f'exec {os.environ["ROFORMER"]} "$@"\n')
+    os.chmod(script, 0o755)
+    return os.path.abspath(script)
+
+
 class Large:
     """jobs/pretrain_large.slurm with a tiny model on two of three nodes, and what is done to it."""
 
@@ -73,13 +85,14 @@ class Large:
 
     def __init__(self, cluster):
         self.cluster = cluster
+        self.paced = paced("paced.sh", "disturbed/results.jsonl")
         self.nothing = os.path.abspath("nothing.sh")
         with open(self.nothing, "w", encoding="utf-8") as out:
             out.write("#!/bin/sh\nexit 0\n")
         self.job = self.submit()
 
     def submit(self):
-        return submit(self.cluster, self.script, *settings("disturbed"), options=self.options)
+        return submit(self.cluster, self.script, *settings("disturbed"), options=self.options, env={"ROFORMER": self.paced})
 
     def log(self):
         return log_of(self.script, self.job)
