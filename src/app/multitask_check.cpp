@@ -2,6 +2,7 @@
 
 #include "app/command.hpp"
 #include "core/log.hpp"
+#include "core/parallel.hpp"
 #include "tasks/lane_batch.hpp"
 #include "tasks/report.hpp"
 #include "tasks/rows_of.hpp"
@@ -58,7 +59,7 @@ int run_multitask_check(const Invocation& invocation, World& world) {
     std::vector<std::string> reports(all.size());
     std::atomic<std::int64_t> rows{0}, sequences{0}, tokens{0};
     std::atomic<std::size_t> done{0};
-    tasks::for_each_parallel(all.size(), [&](std::size_t i) {
+    for_each_parallel(all.size(), [&](std::size_t i) {
         const tasks::Task& task = all[order[i]];
         const tasks::PreparedTask prepared =
             input.cache.empty() ? tasks::prepare(task, tokenizer, guard) : tasks::prepare(task, tokenizer, guard, input.cache);

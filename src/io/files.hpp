@@ -44,7 +44,7 @@ void seal_file(const std::filesystem::path& file);
 /// Whether a file claims to be sealed: it does not begin as an HDF5 file without free bytes before it does.
 bool has_seal(const std::filesystem::path& file);
 
-/// Which blocks of a file are looked at: number `part`, `part` + `parts`, …, so that ranks share the reading; none of them where `parts` is 0.
+/// Which blocks of a file are looked at: the one of `parts` equal runs of blocks with number `part`, so that ranks share the reading; none where `parts` is 0.
 struct BlockShare {
     std::int64_t part = 0;
     std::int64_t parts = 1;

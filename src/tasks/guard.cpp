@@ -1,6 +1,7 @@
 #include "tasks/guard.hpp"
 
 #include "core/log.hpp"
+#include "core/parallel.hpp"
 #include "io/files.hpp"
 #include "tasks/rows_of.hpp"
 

@@ -3,7 +3,6 @@
 #include "io/files.hpp"
 
 #include <algorithm>
-#include <exception>
 
 namespace rf::tasks {
 
@@ -38,20 +37,6 @@ void visit_rows(const Task& task, const ExampleMaker& maker, const std::vector<S
             read_rows(source.files, source.reader, act, [&](const BadRow& e, const RowPlace& place) { visitor.bad(e, place, from); });
         }
     }
-}
-
-void for_each_parallel(std::size_t n, const std::function<void(std::size_t)>& act) {
-    std::vector<std::exception_ptr> trouble(n);
-#pragma omp parallel for schedule(dynamic, 1)
-    for (std::size_t i = 0; i < n; ++i) {
-        try {
-            act(i);
-        } catch (...) {
-            trouble[i] = std::current_exception();
-        }
-    }
-    for (const std::exception_ptr& e : trouble)
-        if (e) std::rethrow_exception(e);
 }
 
 }  // namespace rf::tasks

@@ -20,7 +20,4 @@ void visit_rows(const Task& task, const ExampleMaker& maker, const std::vector<S
 /// XXH3-128 of the letters and digits of a text.
 Hash128 text_hash(std::string_view text);
 
-/// Runs act(i) for 0 … n-1 on OpenMP's threads, the next free thread the next number. The first exception in the order of numbers goes on.
-void for_each_parallel(std::size_t n, const std::function<void(std::size_t)>& act);
-
 }  // namespace rf::tasks

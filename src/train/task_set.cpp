@@ -1,6 +1,7 @@
 #include "train/task_set.hpp"
 
 #include "core/log.hpp"
+#include "core/parallel.hpp"
 #include "data/corpus.hpp"
 #include "tasks/rows_of.hpp"
 
@@ -21,7 +22,7 @@ std::vector<TaskData> prepare_all(const TaskSources& sources, const Tokenizer& t
     const tasks::Guard guard(tasks::guards_beside(sources.files, sources.data), tokenizer);
     std::vector<TaskData> out(all.size());
     std::atomic<std::size_t> done{0};
-    tasks::for_each_parallel(all.size(), [&](std::size_t i) {
+    for_each_parallel(all.size(), [&](std::size_t i) {
         out[i].task = all[i];
         if (all[i].kind == tasks::Kind::mlm) return;
         out[i].prepared = sources.cache.empty() ? tasks::prepare(out[i].task, tokenizer, guard) : tasks::prepare(out[i].task, tokenizer, guard, sources.cache);

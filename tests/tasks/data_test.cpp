@@ -2,6 +2,7 @@
 
 #include "tests/real_data.hpp"
 #include "tests/tasks/small_task.hpp"
+#include "core/parallel.hpp"
 #include "tasks/prepared.hpp"
 #include "tasks/rows_of.hpp"
 
