@@ -2,6 +2,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <exception>
 #include <vector>
 
@@ -9,7 +10,7 @@ namespace rf {
 
 void for_each_parallel(std::size_t n, const std::function<void(std::size_t)>& act) {
     std::vector<std::exception_ptr> trouble(n);
-#pragma omp parallel for schedule(dynamic, 1)
+#pragma omp parallel for schedule(dynamic, 1) if (n > 1)
     for (std::size_t i = 0; i < n; ++i) {
         try {
             act(i);
@@ -22,10 +23,10 @@ void for_each_parallel(std::size_t n, const std::function<void(std::size_t)>& ac
 }
 
 void for_each_run(std::int64_t n, const std::function<void(std::int64_t, std::int64_t)>& act) {
-    const std::int64_t threads = omp_get_max_threads();
-    for_each_parallel(static_cast<std::size_t>(threads), [&](std::size_t t) {
+    const std::int64_t runs = std::min<std::int64_t>(n, omp_get_max_threads());
+    for_each_parallel(static_cast<std::size_t>(runs), [&](std::size_t t) {
         const auto i = static_cast<std::int64_t>(t);
-        if (n * i / threads < n * (i + 1) / threads) act(n * i / threads, n * (i + 1) / threads);
+        act(n * i / runs, n * (i + 1) / runs);
     });
 }
 
