@@ -79,10 +79,10 @@ std::string refused_config(const char* name, const char* file, const char* key, 
 std::string read_all(Format format, const fs::path& path) {
     return test::refusal([&] {
         const std::unique_ptr<Origin> origin = format == Format::hf ? open_hf(path, {}) : format == Format::tf ? open_tf(path, {}) : open_keras(path, {});
-        std::vector<float> data;
+        std::vector<float> data, scratch;
         for (const Weight& weight : origin->content().weights) {
             data.resize(static_cast<std::size_t>(weight.count()));
-            origin->read(weight, data.data());
+            origin->read(weight, data.data(), scratch);
         }
     });
 }
