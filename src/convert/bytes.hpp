@@ -1,5 +1,5 @@
 #pragma once
-/// Bytes of foreign files: reading within bounds, writing in order, checksums.
+/// Bytes of foreign files: reading within bounds, writing in order.
 
 #include <cstddef>
 #include <cstdint>
@@ -35,10 +35,11 @@ private:
     std::int64_t size_ = 0;
 };
 
-/// A file written from front to back, through a buffer.
+/// A file written from front to back, through a buffer; or numbers put at their places in one that a library makes.
 class OutputFile {
 public:
-    explicit OutputFile(std::filesystem::path path);
+    enum class Open { create, existing };
+    explicit OutputFile(std::filesystem::path path, Open open = Open::create);
     OutputFile(const OutputFile&) = delete;
     OutputFile& operator=(const OutputFile&) = delete;
     ~OutputFile();
@@ -49,23 +50,19 @@ public:
     void zeros(std::int64_t count);
     /// Overwrites bytes written before.
     void patch(std::int64_t offset, std::string_view text);
-    /// Closes. What it holds is on its way to the disk by then, there for certain after sync_path.
+    /// At a place, past the buffer.
+    void put(const void* data, std::int64_t count, std::int64_t offset) const;
+    /// Closes. On the disk for certain after sync_path.
     void finish();
 
 private:
     void flush();
-    void put(const char* data, std::int64_t count, std::int64_t offset) const;
 
     std::filesystem::path path_;
     int descriptor_ = -1;
     std::int64_t position_ = 0;
-    std::int64_t started_ = 0;  ///< bytes that the disk was told of
     std::string buffer_;
 };
-
-/// CRC-32 of zip files (ISO 3309) and CRC-32C of TensorFlow's (Castagnoli), continued from `crc`, the checksum of what came before.
-std::uint32_t crc32(const void* data, std::int64_t count, std::uint32_t crc = 0);
-std::uint32_t crc32c(const void* data, std::int64_t count, std::uint32_t crc = 0);
 
 /// Little-endian numbers.
 template <class T>

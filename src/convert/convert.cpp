@@ -1,11 +1,17 @@
 #include "convert/convert.hpp"
 
+#include "core/cpu.hpp"
 #include "io/files.hpp"
 #include "io/prefetcher.hpp"
 
 #include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <future>
 #include <map>
 #include <mutex>
+#include <span>
+#include <thread>
 
 namespace rf::convert {
 
@@ -103,76 +109,161 @@ void fit_content(const ConvertOptions& options, Content& content, std::vector<st
 /// Digest of every weight that was written, by its name.
 using Digests = std::map<std::string, std::string>;
 
-std::string digest_of(const std::vector<float>& data) { return digest(data.data(), static_cast<std::int64_t>(data.size() * sizeof(float))); }
+/// A weight on its way, in memory that is kept for the next one: pages that are new to the process cost more than what is read into them.
+struct Load {
+    std::vector<float> numbers, scratch;
+    const float* arranged = nullptr;  ///< as the target stores them
+    std::string digest;
 
-/// A weight's numbers on their way; of the one behind the last there is nothing.
-using Numbers = std::vector<float>;
+    void read(const Origin& origin, const Weight& weight) {
+        if (const auto count = static_cast<std::size_t>(weight.count()); numbers.size() < count) numbers.resize(count);
+        origin.read(weight, numbers.data(), scratch);
+    }
+    void take_digest(const Weight& weight) { digest = rf::digest(numbers.data(), weight.count() * static_cast<std::int64_t>(sizeof(float))); }
+};
 
-/// Memory that was used before is taken again: pages that are new to the process cost more than what is read into them.
+/// Loads that were used before, to be taken again.
 class Spare {
 public:
-    Numbers take() {
+    Load take() {
         const std::lock_guard hold(mutex_);
         if (spare_.empty()) return {};
-        Numbers numbers = std::move(spare_.back());
+        Load load = std::move(spare_.back());
         spare_.pop_back();
-        return numbers;
+        return load;
     }
-    void give(Numbers numbers) {
+    void give(Load load) {
         const std::lock_guard hold(mutex_);
-        spare_.push_back(std::move(numbers));
+        spare_.push_back(std::move(load));
     }
 
 private:
     std::mutex mutex_;
-    std::vector<Numbers> spare_;
+    std::vector<Load> spare_;
 };
 
-/// The weights in this order, each read on a thread while the one before it is worked on.
-Prefetcher<Numbers> read_ahead(Origin& origin, const std::vector<Weight>& order, Spare& spare) {
-    return Prefetcher<Numbers>(
-        [&](std::int64_t n) {
-            if (n >= static_cast<std::int64_t>(order.size())) return Numbers();
-            Numbers data = spare.take();
-            const Weight& weight = order[static_cast<std::size_t>(n)];
-            data.resize(static_cast<std::size_t>(weight.count()));
-            origin.read(weight, data.data());
-            return data;
-        },
-        0);
-}
+/// Flushes what is written while the rest is made and read back, on a thread of its own. A disk's own cache is emptied by a flush only, which for a
+/// whole model at once takes longer than writing it.
+class Flusher {
+public:
+    /// `path`: the file, or the folder of files.
+    explicit Flusher(fs::path path) : path_(std::move(path)), thread_([this] { work(); }) {}
+    ~Flusher() { end(); }
+    Flusher(const Flusher&) = delete;
+    Flusher& operator=(const Flusher&) = delete;
 
-Digests write_all(Origin& origin, Target& target, double scale) {
+    void wrote(std::int64_t bytes) {
+        const std::lock_guard hold(mutex_);
+        waiting_ += bytes;
+        changed_.notify_all();
+    }
+    /// Nothing more is to come: begins with the rest.
+    void wrote_all() { wrote(piece); }
+    /// Waits; errors of the thread come out here.
+    void finish() {
+        end();
+        if (error_) std::rethrow_exception(error_);
+    }
+
+private:
+    static constexpr std::int64_t piece = 32 << 20;
+
+    void end() {
+        {
+            const std::lock_guard hold(mutex_);
+            ended_ = true;
+        }
+        changed_.notify_all();
+        if (thread_.joinable()) thread_.join();
+    }
+    void work() {
+        try {
+            while (true) {
+                std::unique_lock hold(mutex_);
+                changed_.wait(hold, [this] { return ended_ || waiting_ >= piece; });
+                if (waiting_ < piece) return;
+                waiting_ = 0;
+                hold.unlock();
+                flush();
+            }
+        } catch (...) {
+            error_ = std::current_exception();
+        }
+    }
+    /// Small files come at the end: some of them have passing names.
+    void flush() const {
+        constexpr std::uintmax_t small = 1 << 20;
+        if (!fs::is_directory(path_)) return sync_path(path_);
+        std::error_code gone;
+        for (const auto& entry : fs::directory_iterator(path_))
+            if (const std::uintmax_t size = entry.file_size(gone); !gone && size >= small) sync_path(entry.path());
+    }
+
+    fs::path path_;
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    std::int64_t waiting_ = 0;
+    bool ended_ = false;
+    std::exception_ptr error_;
+    std::thread thread_;
+};
+
+/// The numbers are read, digested and arranged on a thread while those of the weight before are written.
+Digests write_all(const Origin& origin, Target& target, double scale, Spare& spare, Flusher& flusher) {
     Digests digests;
     const std::vector<Weight> order = target.order();
-    Spare spare;
-    Prefetcher<Numbers> numbers = read_ahead(origin, order, spare);
-    for (const Weight& weight : order) {
-        Numbers data = numbers.next();
+    const auto make = [&](std::int64_t n) {
+        if (n >= static_cast<std::int64_t>(order.size())) return Load();  // nobody takes what is behind the last
+        const Weight& weight = order[static_cast<std::size_t>(n)];
+        Load load = spare.take();
+        load.read(origin, weight);
         if (scale != 1 && (weight.role == Role::attention_output || weight.role == Role::down))
-            for (float& x : data) x = static_cast<float>(x * scale);
-        digests[weight.name()] = digest_of(data);
-        target.write(weight, data.data());
-        spare.give(std::move(data));
+            for (float& x : std::span(load.numbers).first(static_cast<std::size_t>(weight.count()))) x = static_cast<float>(x * scale);
+        load.take_digest(weight);
+        load.arranged = target.arrange(weight, load.numbers.data(), load.scratch);
+        return load;
+    };
+    Prefetcher<Load> loads(make, 0);
+    for (const Weight& weight : order) {
+        Load load = loads.next();
+        target.write(weight, load.arranged);
+        flusher.wrote(weight.count() * static_cast<std::int64_t>(sizeof(float)));
+        digests[weight.name()] = std::move(load.digest);
+        spare.give(std::move(load));
     }
     target.finish();
     return digests;
 }
 
-void verify(Origin& written, const Content& content, Digests digests, const fs::path& path) {
+/// Calls work(n, load) for every n below `count`, on a few threads: each has a load of its own, which bounds the memory, and one core reads no
+/// faster than a few gigabytes a second.
+template <class Work>
+void on_threads(std::int64_t count, Spare& spare, Work work) {
+    std::atomic<std::int64_t> next = 0;
+    std::vector<std::future<void>> threads;
+    for (int t = 0; t < std::min(cpu_count(), 4); ++t)
+        threads.push_back(std::async(std::launch::async, [&] {
+            Load load = spare.take();
+            for (std::int64_t n = next++; n < count; n = next++) work(n, load);
+        }));
+    for (std::future<void>& thread : threads) thread.wait();
+    for (std::future<void>& thread : threads) thread.get();
+}
+
+void verify(const Origin& written, const Content& content, const Digests& digests, Spare& spare, const fs::path& path) {
     const Content& found = written.content();
     if (found.model.num_attention_heads != content.model.num_attention_heads || found.model.norm_epsilon != content.model.norm_epsilon || found.vocab != content.vocab)
         fail(path.string(), ": the model read back is not the one that was written");
-    Spare spare;
-    Prefetcher<Numbers> numbers = read_ahead(written, found.weights, spare);
-    for (const Weight& weight : found.weights) {
-        Numbers data = numbers.next();
+    Digests missing = digests;
+    for (const Weight& weight : found.weights) missing.erase(weight.name());
+    if (!missing.empty()) fail(path.string(), ": tensor ", missing.begin()->first, " was written and is not there");
+    on_threads(static_cast<std::int64_t>(found.weights.size()), spare, [&](std::int64_t n, Load& load) {
+        const Weight& weight = found.weights[static_cast<std::size_t>(n)];
+        load.read(written, weight);
+        load.take_digest(weight);
         const auto expected = digests.find(weight.name());
-        if (expected == digests.end() || expected->second != digest_of(data)) fail(path.string(), ": tensor ", weight.name(), " read back differs from what was written");
-        digests.erase(expected);
-        spare.give(std::move(data));
-    }
-    if (!digests.empty()) fail(path.string(), ": tensor ", digests.begin()->first, " was written and is not there");
+        if (expected == digests.end() || expected->second != load.digest) fail(path.string(), ": tensor ", weight.name(), " read back differs from what was written");
+    });
 }
 
 }  // namespace
@@ -188,17 +279,19 @@ Converted convert(const ConvertOptions& given) {
     result.notes = content.left_out;
     fit_content(options, content, result.notes);
     Partial partial(options.out, is_folder(options));
-    Digests digests;
-    {
-        const std::unique_ptr<Target> target = make_target(options, partial.path(), content);
-        for (const Weight& weight : target->order()) {
-            ++result.tensors;
-            result.parameters += weight.count();
-        }
-        const bool fold = options.to != Format::rf && options.alpha == AlphaRule::fold;
-        digests = write_all(*origin, *target, fold ? content.alpha : 1);
+    std::unique_ptr<Target> target = make_target(options, partial.path(), content);
+    for (const Weight& weight : target->order()) {
+        ++result.tensors;
+        result.parameters += weight.count();
     }
-    verify(*open_origin(options.to, partial.path(), {}), content, std::move(digests), partial.path());
+    const bool fold = options.to != Format::rf && options.alpha == AlphaRule::fold;
+    Spare spare;
+    Flusher flusher(partial.path());
+    const Digests digests = write_all(*origin, *target, fold ? content.alpha : 1, spare, flusher);
+    target.reset();
+    flusher.wrote_all();
+    verify(*open_origin(options.to, partial.path(), {}), content, digests, spare, partial.path());
+    flusher.finish();
     partial.publish();
     return result;
 }

@@ -33,7 +33,9 @@ class Origin {
 public:
     virtual ~Origin() = default;
     const Content& content() const { return content_; }
-    virtual void read(const Weight& weight, float* out) = 0;
+    /// Several threads may read at once. `scratch`: a thread's own memory, kept from one weight to the next, for pages that are new to the process cost
+    /// more than what is read into them.
+    virtual void read(const Weight& weight, float* out, std::vector<float>& scratch) const = 0;
 
 protected:
     Content content_;
@@ -47,7 +49,10 @@ public:
     virtual ~Target() = default;
     /// The weights in the order in which they are to come.
     virtual std::vector<Weight> order() const = 0;
-    virtual void write(const Weight& weight, const float* data) = 0;
+    /// A weight's numbers as the format orders them: `data` itself, or in `scratch`. May be called on another thread than `write`.
+    virtual const float* arrange(const Weight&, const float* data, std::vector<float>& /*scratch*/) const { return data; }
+    /// `arranged`: what `arrange` gave.
+    virtual void write(const Weight& weight, const float* arranged) = 0;
     virtual void finish() = 0;
 };
 

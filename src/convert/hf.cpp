@@ -54,10 +54,10 @@ public:
         if (head) content_.weights = weights_of(content_.model, head);
     }
 
-    void read(const Weight& weight, float* out) override {
+    void read(const Weight& weight, float* out, std::vector<float>& scratch) const override {
         if (weight.role == Role::head_dense) std::copy(head_dense_.begin(), head_dense_.end(), out);
         else if (weight.role == Role::head_bias) std::copy(head_bias_.begin(), head_bias_.end(), out);
-        else read_named(*reader_, naming()(weight), weight, scratch_, out);
+        else read_named(*reader_, naming()(weight), weight, scratch, out);
     }
 
 private:
@@ -121,7 +121,7 @@ private:
     std::unique_ptr<TensorReader> reader_;
     std::string prefix_ = package_prefix;
     bool has_head_ = false;
-    std::vector<float> scratch_, head_dense_, head_bias_;
+    std::vector<float> head_dense_, head_bias_;
 };
 
 class HfTarget final : public Target {

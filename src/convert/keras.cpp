@@ -49,7 +49,7 @@ public:
         content_.weights = weights_of(content_.model, head);
         check_tensors(*reader_, content_, naming(), [&](const std::string& name) { return judge(name); }, content_);
     }
-    void read(const Weight& weight, float* out) override { read_named(*reader_, naming()(weight), weight, scratch_, out); }
+    void read(const Weight& weight, float* out, std::vector<float>& scratch) const override { read_named(*reader_, naming()(weight), weight, scratch, out); }
 
 private:
     void read_notes(const std::string& config, const OriginOptions& options) {
@@ -82,7 +82,6 @@ private:
 
     std::unique_ptr<KerasReader> reader_;
     std::string head_layer_ = "dense";
-    std::vector<float> scratch_;
 };
 
 class KerasTarget final : public Target {
@@ -101,13 +100,13 @@ public:
         writer_ = write_keras(folder ? out / file_name : out, list, notes);
     }
     std::vector<Weight> order() const override { return order_; }
-    void write(const Weight& weight, const float* data) override { write_named(*writer_, keras_name(weight), weight, scratch_, data); }
+    const float* arrange(const Weight& weight, const float* data, std::vector<float>& scratch) const override { return arrange_named(keras_name(weight), weight, data, scratch); }
+    void write(const Weight&, const float* arranged) override { writer_->write(arranged); }
     void finish() override { writer_->finish(); }
 
 private:
     std::vector<Weight> order_;
     std::unique_ptr<TensorWriter> writer_;
-    std::vector<float> scratch_;
 };
 
 }  // namespace

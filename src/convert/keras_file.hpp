@@ -20,7 +20,10 @@ public:
 protected:
     using TensorReader::TensorReader;
 };
-std::unique_ptr<KerasReader> read_keras(const std::filesystem::path& path);
+/// HDF5 files carry no checksums, and the library may crash or work for ever over a damaged one. So a child process tries it first, and what ends it is a
+/// UsageError here. Changed numbers cannot be told from right ones.
+enum class Trial : std::uint8_t { in_child, none };
+std::unique_ptr<KerasReader> read_keras(const std::filesystem::path& path, Trial trial = Trial::in_child);
 
 /// `tensors`: named by their path "<layer>/<name of the weight>", those of a layer together. `notes`: attributes that Keras does not look at.
 std::unique_ptr<TensorWriter> write_keras(const std::filesystem::path& path, const TensorList& tensors, const std::map<std::string, std::string>& notes);

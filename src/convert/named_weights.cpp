@@ -110,16 +110,16 @@ void check_tensors(const TensorReader& reader, const Content& content, const Nam
 
 void read_named(const TensorReader& reader, const Foreign& foreign, const Weight& weight, std::vector<float>& scratch, float* out) {
     if (!foreign.transposed) return reader.read(foreign.name, out);
-    scratch.resize(static_cast<std::size_t>(weight.count()));
+    scratch.resize(std::max(scratch.size(), static_cast<std::size_t>(weight.count())));  // smaller would be filled again later
     reader.read(foreign.name, scratch.data());
     transpose(scratch.data(), weight.columns, weight.rows, out);
 }
 
-void write_named(TensorWriter& writer, const Foreign& foreign, const Weight& weight, std::vector<float>& scratch, const float* data) {
-    if (!foreign.transposed) return writer.write(data);
-    scratch.resize(static_cast<std::size_t>(weight.count()));
+const float* arrange_named(const Foreign& foreign, const Weight& weight, const float* data, std::vector<float>& scratch) {
+    if (!foreign.transposed) return data;
+    scratch.resize(std::max(scratch.size(), static_cast<std::size_t>(weight.count())));  // smaller would be filled again later
     transpose(data, weight.rows, weight.columns, scratch.data());
-    writer.write(scratch.data());
+    return scratch.data();
 }
 
 TensorList list_of(const std::vector<Weight>& weights, const Naming& naming) {

@@ -23,8 +23,8 @@ void check_tensors(const TensorReader& reader, const Content& content, const Nam
 /// Reads one weight, turned where the format has inputs outermost.
 void read_named(const TensorReader& reader, const Foreign& foreign, const Weight& weight, std::vector<float>& scratch, float* out);
 
-/// Writes one weight, turned likewise.
-void write_named(TensorWriter& writer, const Foreign& foreign, const Weight& weight, std::vector<float>& scratch, const float* data);
+/// A weight's numbers as the format orders them: turned likewise into `scratch`, or `data` itself.
+const float* arrange_named(const Foreign& foreign, const Weight& weight, const float* data, std::vector<float>& scratch);
 
 /// Names and dimensions of weights in a format.
 TensorList list_of(const std::vector<Weight>& weights, const Naming& naming);

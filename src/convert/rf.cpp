@@ -43,7 +43,7 @@ public:
         if (!heads.empty()) content_.left_out.push_back("heads that only rf holds: " + names);
     }
 
-    void read(const Weight& weight, float* out) override { source_.read(weight.slice, out); }
+    void read(const Weight& weight, float* out, std::vector<float>&) const override { source_.read(weight.slice, out); }
 
 private:
     void add_head(const std::string& name, const Shape& shape, std::vector<std::string>& heads) {
@@ -89,7 +89,7 @@ public:
         sink_.emplace(folder, layout_, std::move(meta));
     }
     std::vector<Weight> order() const override { return order_; }
-    void write(const Weight& weight, const float* data) override { sink_->write(weight.slice, data); }
+    void write(const Weight& weight, const float* arranged) override { sink_->write(weight.slice, arranged); }
     void finish() override { sink_->finish(); }
 
 private:

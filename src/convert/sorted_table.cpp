@@ -1,5 +1,6 @@
 #include "convert/sorted_table.hpp"
 
+#include "convert/crc.hpp"
 #include "core/check.hpp"
 
 #include <algorithm>

@@ -43,7 +43,7 @@ public:
         content_.weights = weights_of(content_.model, head);
         check_tensors(*reader_, content_, &tf_name, [&](const std::string& name) { return judge(name); }, content_);
     }
-    void read(const Weight& weight, float* out) override { read_named(*reader_, tf_name(weight), weight, scratch_, out); }
+    void read(const Weight& weight, float* out, std::vector<float>& scratch) const override { read_named(*reader_, tf_name(weight), weight, scratch, out); }
 
 private:
     /// Slots of an optimizer (a variable's name and another after it) and counters are no weights.
@@ -57,7 +57,6 @@ private:
     }
 
     std::unique_ptr<TensorReader> reader_;
-    std::vector<float> scratch_;
 };
 
 class TfTarget final : public Target {
@@ -70,13 +69,13 @@ public:
         writer_ = write_tf_bundle(folder / stem, list_of(order_, &tf_name));
     }
     std::vector<Weight> order() const override { return order_; }
-    void write(const Weight& weight, const float* data) override { write_named(*writer_, tf_name(weight), weight, scratch_, data); }
+    const float* arrange(const Weight& weight, const float* data, std::vector<float>& scratch) const override { return arrange_named(tf_name(weight), weight, data, scratch); }
+    void write(const Weight&, const float* arranged) override { writer_->write(arranged); }
     void finish() override { writer_->finish(); }
 
 private:
     std::vector<Weight> order_;
     std::unique_ptr<TensorWriter> writer_;
-    std::vector<float> scratch_;
 };
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "convert/tf_bundle.hpp"
 
+#include "convert/crc.hpp"
 #include "convert/sorted_table.hpp"
 #include "core/check.hpp"
 

@@ -1,5 +1,6 @@
 #include "convert/torch_file.hpp"
 
+#include "convert/crc.hpp"
 #include "convert/pickle.hpp"
 #include "convert/zip.hpp"
 #include "core/check.hpp"

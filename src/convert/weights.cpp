@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 namespace rf::convert {
 
@@ -84,6 +85,28 @@ void add_weights(const ParamSpec& spec, std::vector<Weight>& out) {
     if (out.size() == before) out.push_back({.rows = spec.shape.count(), .columns = 1, .slice = {spec.name, 0, 1}, .shape = spec.shape});
 }
 
+constexpr std::int64_t tile = 16;
+
+/// One tile, by squares of 4 x 4 and through a buffer: each line of either side is touched once, for rows of a matrix often lie a power of two apart
+/// and push one another out of the first cache.
+void transpose_tile(const float* from, std::int64_t from_row, float* to, std::int64_t to_row) {
+    using Four [[gnu::vector_size(16)]] = float;
+    float turned[tile * tile];
+    for (std::int64_t r = 0; r < tile; r += 4)
+        for (std::int64_t c = 0; c < tile; c += 4) {
+            Four row[4], column[4];
+            for (int i = 0; i < 4; ++i) std::memcpy(&row[i], from + (r + i) * from_row + c, sizeof(Four));
+            const Four low01 = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5), high01 = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7);
+            const Four low23 = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5), high23 = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
+            column[0] = __builtin_shufflevector(low01, low23, 0, 1, 4, 5);
+            column[1] = __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
+            column[2] = __builtin_shufflevector(high01, high23, 0, 1, 4, 5);
+            column[3] = __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
+            for (int i = 0; i < 4; ++i) std::memcpy(turned + (c + i) * tile + r, &column[i], sizeof(Four));
+        }
+    for (std::int64_t c = 0; c < tile; ++c) std::memcpy(to + c * to_row, turned + c * tile, tile * sizeof(float));
+}
+
 }  // namespace
 
 std::string Weight::name() const { return slice.count == 1 ? slice.name : message(slice.name, '[', slice.index, ']'); }
@@ -119,12 +142,14 @@ std::string keras_path(const Weight& weight) {
 }
 
 void transpose(const float* from, std::int64_t rows, std::int64_t columns, float* to) {
-    // Tiles of 32 x 32 keep both sides in the first cache.
-    constexpr std::int64_t tile = 32;
-    for (std::int64_t r0 = 0; r0 < rows; r0 += tile)
-        for (std::int64_t c0 = 0; c0 < columns; c0 += tile)
-            for (std::int64_t c = c0; c < std::min(c0 + tile, columns); ++c)
-                for (std::int64_t r = r0; r < std::min(r0 + tile, rows); ++r) to[c * rows + r] = from[r * columns + c];
+    // Strips of rows, so that the lines which a strip's columns are written to stay in the second cache's reach.
+    constexpr std::int64_t strip = 256;
+    const std::int64_t tiled_rows = rows / tile * tile, tiled_columns = columns / tile * tile;
+    for (std::int64_t s = 0; s < tiled_rows; s += strip)
+        for (std::int64_t c = 0; c < tiled_columns; c += tile)
+            for (std::int64_t r = s; r < std::min(s + strip, tiled_rows); r += tile) transpose_tile(from + r * columns + c, columns, to + c * rows + r, rows);
+    for (std::int64_t r = 0; r < rows; ++r)
+        for (std::int64_t c = r < tiled_rows ? tiled_columns : 0; c < columns; ++c) to[c * rows + r] = from[r * columns + c];
 }
 
 }  // namespace rf::convert

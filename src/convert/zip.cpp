@@ -1,5 +1,6 @@
 #include "convert/zip.hpp"
 
+#include "convert/crc.hpp"
 #include "core/check.hpp"
 
 #include <algorithm>

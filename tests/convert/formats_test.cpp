@@ -1,3 +1,4 @@
+#include "convert/crc.hpp"
 #include "convert/keras_file.hpp"
 #include "convert/pickle.hpp"
 #include "convert/safetensors.hpp"
@@ -71,6 +72,22 @@ BOOST_AUTO_TEST_CASE(checksums_are_those_of_the_standards) {
     BOOST_TEST(crc32c(zeros.data(), 32) == 0x8a9136aaU);
     BOOST_TEST(crc32c("6789", 4, crc32c("12345", 5)) == 0xe3069283U);
     BOOST_TEST(mask_crc(0) == 0xa282ead8U);
+    // Long stretches take another way; bit by bit it is the definition.
+    std::string text(1000, '\0');
+    for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>(i * i >> 3);
+    const auto by_definition = [](std::string_view bytes, std::uint32_t polynomial, std::uint32_t crc) {
+        crc = ~crc;
+        for (const char byte : bytes) {
+            crc ^= static_cast<unsigned char>(byte);
+            for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1U) ? polynomial : 0U);
+        }
+        return ~crc;
+    };
+    for (const std::size_t size : {127, 128, 129, 191, 192, 255, 256, 997}) {
+        const std::string_view bytes = std::string_view(text).substr(3, size);
+        BOOST_TEST(convert::crc32(bytes.data(), static_cast<std::int64_t>(size), 77) == by_definition(bytes, 0xedb88320U, 77), size);
+        BOOST_TEST(crc32c(bytes.data(), static_cast<std::int64_t>(size), 77) == by_definition(bytes, 0x82f63b78U, 77), size);
+    }
 }
 
 BOOST_AUTO_TEST_CASE(sixteen_bit_numbers_widen_exactly) {
@@ -89,7 +106,7 @@ BOOST_AUTO_TEST_CASE(sixteen_bit_numbers_widen_exactly) {
 }
 
 BOOST_AUTO_TEST_CASE(a_matrix_is_transposed_at_any_size) {
-    for (const auto& [rows, columns] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {3, 5}, {32, 33}, {70, 64}}) {
+    for (const auto& [rows, columns] : {std::pair<std::int64_t, std::int64_t>{1, 1}, {3, 5}, {16, 16}, {32, 33}, {70, 64}, {300, 17}}) {
         std::vector<float> from(static_cast<std::size_t>(rows * columns)), to(from.size());
         for (std::size_t i = 0; i < from.size(); ++i) from[i] = static_cast<float>(i);
         transpose(from.data(), rows, columns, to.data());

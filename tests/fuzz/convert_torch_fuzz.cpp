@@ -1,5 +1,6 @@
 /// Fuzz target: a file of torch.save, archive or stream. With an odd first byte the rest is the pickle inside an archive that is otherwise whole.
 
+#include "convert/crc.hpp"
 #include "convert/torch_file.hpp"
 #include "core/check.hpp"
 
