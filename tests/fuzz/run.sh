@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 seconds=${1:-600}
 shift || true
 targets=("$@")
-((${#targets[@]})) || targets=(json text vocabulary task corpus checkpoint results)
+((${#targets[@]})) || targets=(json text vocabulary task corpus checkpoint results convert_safetensors convert_torch convert_tf convert_keras)
 
 if ! command -v clang++-19 >/dev/null; then
   echo "tests/fuzz/run.sh: clang++-19 is not installed (apt-get install clang-19 libclang-rt-19-dev libomp-19-dev)" >&2
