@@ -37,10 +37,13 @@ int run_convert(const Invocation& invocation, World& world) {
     options.torch_file = one_of<convert::TorchFile>("weights", invocation.option("weights", "safetensors"),
                                                     {{"safetensors", convert::TorchFile::safetensors}, {"zip", convert::TorchFile::zip}});
     options.alpha = one_of<convert::AlphaRule>("alpha", invocation.option("alpha", "keep"), {{"keep", convert::AlphaRule::keep}, {"fold", convert::AlphaRule::fold}});
-    options.origin = {.config = invocation.option("config", ""), .vocab = invocation.option("vocab", "")};
+    options.origin = {.family = one_of<const char*>("family", invocation.option("family", "roformer_v2"),
+                                                    {{"roformer_v2", "roformer_v2"}, {"roformer", "roformer"}, {"bert", "bert"}, {"roberta", "roberta"}}),
+                      .config = invocation.option("config", ""), .vocab = invocation.option("vocab", "")};
     if (options.to != convert::Format::hf && invocation.options.contains("weights")) fail_usage("--weights belongs to --to hf");
-    if (options.from == convert::Format::rf && !(options.origin.config.empty() && options.origin.vocab.empty()))
-        fail_usage("--config and --vocab belong to other formats than rf, whose checkpoints hold both");
+    if (options.from == convert::Format::rf && (invocation.options.contains("family") || !options.origin.config.empty() || !options.origin.vocab.empty()))
+        fail_usage("--family, --config and --vocab belong to other formats than rf, whose checkpoints hold all three");
+    if (options.from == convert::Format::keras && options.origin.family != "roformer_v2") fail_usage("--family ", options.origin.family, ": of keras-h5 only RoFormerV2 is read");
     if (invocation.positional.size() != 2) fail_usage("convert needs IN and OUT, found ", invocation.positional.size(), invocation.positional.size() == 1 ? " path" : " paths");
     options.in = invocation.positional[0];
     options.out = invocation.positional[1];

@@ -97,7 +97,14 @@ void fit_content(const ConvertOptions& options, Content& content, std::vector<st
                             ? message("the residual weight ", content.alpha, " is multiplied into the last matrix of each branch")
                             : message("warning: this checkpoint computes with a residual weight of ", content.alpha, " (its schedule had not ended), other programs with 1; "
                                       "--alpha fold multiplies it into the matrices"));
+    const bool v2 = content.model.family == "roformer_v2";
+    if (options.to == Format::keras && !v2) fail_usage(options.in.string(), ": family ", content.model.family, ": keras-h5 is written of RoFormerV2 only; hf and tf hold it");
     if (options.to != Format::hf) return;
+    if (!v2 && std::ranges::any_of(content.weights, &Weight::of_head)) {
+        notes.push_back("warning: the head is left out: the packages' classifiers for this family have another layer before it");
+        content.task.reset();
+        std::erase_if(content.weights, [](const Weight& weight) { return weight.of_head(); });
+    }
     const auto wide = std::find_if(content.weights.begin(), content.weights.end(),
                                    [](const Weight& weight) { return weight.role == Role::head_dense && 2 * weight.rows > weight.columns; });
     if (wide == content.weights.end()) return;
@@ -217,7 +224,7 @@ Digests write_all(const Origin& origin, Target& target, double scale, Spare& spa
         const Weight& weight = order[static_cast<std::size_t>(n)];
         Load load = spare.take();
         load.read(origin, weight);
-        if (scale != 1 && (weight.role == Role::attention_output || weight.role == Role::down))
+        if (scale != 1 && weight.ends_branch())
             for (float& x : std::span(load.numbers).first(static_cast<std::size_t>(weight.count()))) x = static_cast<float>(x * scale);
         load.take_digest(weight);
         load.arranged = target.arrange(weight, load.numbers.data(), load.scratch);
@@ -252,7 +259,7 @@ void on_threads(std::int64_t count, Spare& spare, Work work) {
 
 void verify(const Origin& written, const Content& content, const Digests& digests, Spare& spare, const fs::path& path) {
     const Content& found = written.content();
-    if (found.model.num_attention_heads != content.model.num_attention_heads || found.model.norm_epsilon != content.model.norm_epsilon || found.vocab != content.vocab)
+    if (found.model.num_attention_heads != content.model.num_attention_heads || found.model.norm_epsilon != content.model.norm_epsilon || found.model.family != content.model.family || found.vocab != content.vocab)
         fail(path.string(), ": the model read back is not the one that was written");
     Digests missing = digests;
     for (const Weight& weight : found.weights) missing.erase(weight.name());
@@ -290,7 +297,7 @@ Converted convert(const ConvertOptions& given) {
     const Digests digests = write_all(*origin, *target, fold ? content.alpha : 1, spare, flusher);
     target.reset();
     flusher.wrote_all();
-    verify(*open_origin(options.to, partial.path(), {}), content, digests, spare, partial.path());
+    verify(*open_origin(options.to, partial.path(), {.family = content.model.family}), content, digests, spare, partial.path());
     flusher.finish();
     partial.publish();
     return result;

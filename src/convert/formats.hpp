@@ -25,6 +25,7 @@ struct Content {
 
 /// What the command line adds to an origin.
 struct OriginOptions {
+    std::string family = "roformer_v2";  ///< what the weights are taken for; bert, roberta and roformer have BERT's names
     std::string config;  ///< file in place of the one beside the weights
     std::string vocab;
 };

@@ -1,6 +1,7 @@
-/// Folders of PyTorch's `roformer` package: config.json, model.safetensors or pytorch_model.bin, vocab.txt and tokenizer files.
+/// Folders of PyTorch's packages (`roformer`; `transformers` for BERT and RoFormer's first version): config.json, model.safetensors or pytorch_model.bin,
+/// vocab.txt and tokenizer files.
 ///
-/// The package's classifier has a hidden layer: out_proj(relu(dense(x))), dense of C x C. Ours is one matrix W and a bias. As y = relu(y) - relu(-y),
+/// The classifier of package `roformer` has a hidden layer: out_proj(relu(dense(x))), dense of C x C. Ours is one matrix W and a bias. As y = relu(y) - relu(-y),
 /// dense holds each row of W and its negative, out_proj takes their difference: the same logits from the same products, for up to C / 2 outputs.
 
 #include "convert/named_weights.hpp"
@@ -15,7 +16,17 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr const char* package_prefix = "roformer.";
+/// Before the encoder's names; those of a bare encoder have none, and those of the head for masking ("cls.") never.
+std::string prefix_of(const std::string& family) { return family == "bert" || family == "roberta" ? "bert." : "roformer."; }
+
+Naming naming_with(const std::string& prefix) {
+    return [prefix](const Weight& weight) {
+        Foreign foreign = hf_name(weight);
+        if (!foreign.name.starts_with("cls.")) foreign.name = prefix + foreign.name;
+        return foreign;
+    };
+}
+
 constexpr const char* decoder = "cls.predictions.decoder.weight";
 constexpr const char *dense_weight = "classifier.dense.weight", *dense_bias = "classifier.dense.bias", *out_weight = "classifier.out_proj.weight",
                      *out_bias = "classifier.out_proj.bias";
@@ -40,8 +51,9 @@ std::unique_ptr<TensorReader> open_file(const fs::path& path) {
 class HfOrigin final : public Origin {
 public:
     HfOrigin(const fs::path& path, const OriginOptions& options) : reader_(open_file(path)) {
+        prefix_ = prefix_of(options.family);
         // A bare encoder (RoFormerModel) is saved without the prefix.
-        if (!reader_->tensors().contains(std::string(package_prefix) + "embeddings.word_embeddings.weight") && reader_->tensors().contains("embeddings.word_embeddings.weight"))
+        if (!reader_->tensors().contains(prefix_ + "embeddings.word_embeddings.weight") && reader_->tensors().contains("embeddings.word_embeddings.weight"))
             prefix_.clear();
         read_beside(path.parent_path(), {"config.json", "bert_config.json"}, options, *reader_, naming(), content_);
         std::optional<HeadShape> head;
@@ -61,16 +73,14 @@ public:
     }
 
 private:
-    Naming naming() const {
-        return [prefix = prefix_](const Weight& weight) {
-            Foreign foreign = hf_name(weight);
-            foreign.name = prefix + foreign.name;
-            return foreign;
-        };
-    }
+    Naming naming() const { return naming_with(prefix_); }
 
     Extra judge(const std::string& name) const {
         if (name == decoder || name.ends_with("encoder.embed_positions.weight")) return Extra::known;
+        if (content_.model.family != "roformer_v2") {
+            if (name == "cls.predictions.decoder.bias" || name.ends_with("embeddings.position_ids")) return Extra::known;  // a second name, and 0, 1, 2, …
+            if (name.starts_with("cls.seq_relationship.")) return Extra::left_out;
+        }
         if (name.starts_with("classifier.")) return has_head_ ? Extra::known : Extra::left_out;
         if (name.starts_with(prefix_ + "pooler.")) return Extra::left_out;
         return Extra::refused;
@@ -115,11 +125,11 @@ private:
         const std::string word = prefix_ + "embeddings.word_embeddings.weight";
         if (reader_->same_storage(decoder, word)) return;
         const std::vector<float> table = numbers(word, {content_.model.vocab_size, content_.model.hidden_size}), other = numbers(decoder, {content_.model.vocab_size, content_.model.hidden_size});
-        if (table != other) fail_usage(reader_->name(), ": ", decoder, " differs from ", word, " (RoFormerV2 has one table for both)");
+        if (table != other) fail_usage(reader_->name(), ": ", decoder, " differs from ", word, " (a model here has one table for both)");
     }
 
     std::unique_ptr<TensorReader> reader_;
-    std::string prefix_ = package_prefix;
+    std::string prefix_;
     bool has_head_ = false;
     std::vector<float> head_dense_, head_bias_;
 };
@@ -127,11 +137,8 @@ private:
 class HfTarget final : public Target {
 public:
     HfTarget(const fs::path& folder, const Content& content, TorchFile file) : c_(content.model.hidden_size), order_(known_elsewhere(content)) {
-        const auto naming = [](const Weight& weight) {
-            Foreign foreign = hf_name(weight);
-            foreign.name = package_prefix + foreign.name;
-            return foreign;
-        };
+        const std::string prefix = prefix_of(content.model.family);
+        const Naming naming = naming_with(prefix);
         TensorList list;
         bool head = false;
         for (const Weight& weight : order_) {
@@ -151,7 +158,7 @@ public:
         write_text(folder / "tokenizer_config.json", json::pretty(tokenizer_config()));
         write_text(folder / "special_tokens_map.json", json::pretty(special_tokens()));
         // Readers of safetensors tie the decoder themselves, as they do where save_pretrained wrote the file; the older file names it.
-        const std::vector<std::pair<std::string, std::string>> tied = {{decoder, std::string(package_prefix) + "embeddings.word_embeddings.weight"}};
+        const std::vector<std::pair<std::string, std::string>> tied = {{decoder, prefix + "embeddings.word_embeddings.weight"}};
         if (file == TorchFile::safetensors) writer_ = write_safetensors(folder / "model.safetensors", list);
         else writer_ = write_torch(folder / "pytorch_model.bin", list, head ? decltype(tied){} : tied);
     }

@@ -54,7 +54,7 @@ public:
 private:
     void read_notes(const std::string& config, const OriginOptions& options) {
         const std::string place = reader_->name() + ": " + note_config;
-        const ForeignConfig foreign = read_config(json::parse(config, place), place);
+        const ForeignConfig foreign = read_config(json::parse(config, place), place, "roformer_v2");
         content_.model = foreign.model;
         content_.vocab = reader_->note(note_vocab);
         if (!options.vocab.empty()) content_.vocab = read_file(options.vocab);

@@ -38,9 +38,10 @@ void check_rotary(const object& config, const std::string& file) {
     }
 }
 
-void check_family(const object& config, const std::string& file) {
+void check_v2(const object& config, const std::string& file) {
     const auto refuse = [&](std::string_view key, const std::string& found, const char* other) {
-        fail_usage(file, ": ", key, " ", found, ": ", other, ", not RoFormerV2 (which has norm_type \"rms_norm\", use_bias false, hidden_act \"relu\")");
+        fail_usage(file, ": ", key, " ", found, ": ", other, ", not RoFormerV2 (which has norm_type \"rms_norm\", use_bias false, hidden_act \"relu\"); --family bert, roberta or "
+                   "roformer takes it for that");
     };
     const std::string type = text_at(config, "model_type");
     if (!type.empty() && type != "roformer" && type != "roformer_v2" && type != "roformerv2") refuse("model_type", "\"" + type + "\"", "another model");
@@ -51,9 +52,26 @@ void check_family(const object& config, const std::string& file) {
         refuse("hidden_act", act.empty() ? "absent" : "\"" + act + "\"", "BERT or RoFormer of the first version");
 }
 
+/// BERT, RoBERTa with BERT's names (as the Chinese ones are released) and RoFormer of the first version: biases, layer norm, gelu by the error function.
+void check_bert_like(const object& config, const std::string& file, const std::string& family) {
+    const auto expect = [&](const char* key, std::string_view otherwise, std::initializer_list<std::string_view> known) {
+        const std::string found = config.contains(key) && !config.at(key).is_string() ? boost::json::serialize(config.at(key)) : text_at(config, key);
+        if (std::ranges::find(known, found.empty() ? otherwise : std::string_view(found)) != known.end()) return;
+        std::string words;
+        for (const std::string_view word : known) words += (words.empty() ? "" : " or ") + std::string(word);
+        fail_usage(file, ": ", key, ": expected ", words, " of family ", family, ", found ", found.empty() ? "nothing" : found);
+    };
+    if (family == "roformer") expect("model_type", "roformer", {"roformer"});
+    else expect("model_type", "bert", {"bert"});
+    expect("hidden_act", "", {"gelu"});
+    expect("norm_type", "layer_norm", {"layer_norm"});
+    expect("use_bias", "true", {"true"});
+    expect("position_embedding_type", "absolute", {"absolute"});
+}
+
 /// The keys of a released config that are the model's, in its order.
 object shape_keys(const ModelConfig& model) {
-    return {{"hidden_act", "relu"},  // of RoFormerV2, the only family that is converted
+    return {{"hidden_act", model.style().gelu ? "gelu" : "relu"},
             {"hidden_size", model.hidden_size},
             {"hidden_dropout_prob", model.hidden_dropout_prob},
             {"attention_probs_dropout_prob", model.attention_probs_dropout_prob},
@@ -88,15 +106,16 @@ TaskNote read_task_note(const json::value& note, const json::Place& place) {
     return task;
 }
 
-ForeignConfig read_config(const json::value& config, const std::string& file) {
+ForeignConfig read_config(const json::value& config, const std::string& file, const std::string& family) {
     const json::Place place{file, ""};
     if (!config.is_object()) json::fail_type(place, "an object { … }", config);
     const object& from = config.as_object();
-    check_family(from, file);
+    if (family == "roformer_v2") check_v2(from, file);
+    else check_bert_like(from, file, family);
     check_rotary(from, file);
     ForeignConfig out;
     ModelConfig& model = out.model;
-    model.residual_mode = "plain";  // what is released has its residual weight at 1
+    set_family(model, family);
     const auto take = [&](const char* key, auto& member, bool needed) {
         if (from.contains(key)) json::read(from.at(key), member, place.at(key));
         else if (needed) fail_usage(place.at(key), ": missing");
@@ -110,37 +129,53 @@ ForeignConfig read_config(const json::value& config, const std::string& file) {
     take("hidden_dropout_prob", model.hidden_dropout_prob, false);
     take("attention_probs_dropout_prob", model.attention_probs_dropout_prob, false);
     take("layer_norm_eps", model.norm_epsilon, false);
+    if (model.style().learned_positions) take("max_position_embeddings", model.max_position_embeddings, false);
     take("vocab_tokens", out.vocab_tokens, false);
     model.check(place);
     for (const auto& [key, expected] : {std::pair{"embedding_size", model.hidden_size}, {"attention_head_size", model.head_size()}, {"attention_key_size", model.head_size()},
                                         {"head_size", model.head_size()}}) {
         std::int64_t found = expected;
         if (from.contains(key) && !from.at(key).is_null()) take(key, found, false);
-        if (found != expected) fail_usage(place.at(key), ": expected ", expected, ", found ", found, " (RoFormerV2 has no projections between sizes)");
+        if (found != expected) fail_usage(place.at(key), ": expected ", expected, ", found ", found, " (no projections between sizes are known here)");
     }
     return out;
 }
 
+void set_family(ModelConfig& model, const std::string& family) {
+    model.family = family;
+    model.residual_mode = "plain";  // what is released has its residual weight at 1
+    if (family != "roformer_v2") model.init_mode = "fixed";  // what is still to be drawn (a new head) is drawn as BERT draws it
+}
+
 json::value bert_config(const ModelConfig& model, std::int64_t vocab_tokens) {
     object out = shape_keys(model);
+    if (model.style().learned_positions) out["max_position_embeddings"] = model.max_position_embeddings;
     if (model.norm_epsilon != released_epsilon) out["layer_norm_eps"] = model.norm_epsilon;
     put_vocab_tokens(out, model, vocab_tokens);
     return out;
 }
 
 json::value hf_config(const ModelConfig& model, std::int64_t vocab_tokens, const TaskNote* head) {
-    object out{{"architectures", boost::json::array{head ? "RoFormerForSequenceClassification" : "RoFormerForMaskedLM"}}};
+    const BlockStyle style = model.style();
+    const std::string name = style.learned_positions ? "Bert" : "RoFormer";
+    object out{{"architectures", boost::json::array{name + (head ? "ForSequenceClassification" : "ForMaskedLM")}}};
     for (const auto& [key, value] : shape_keys(model)) out[key] = value;
-    out["embedding_size"] = model.hidden_size;
     out["initializer_range"] = 0.02;
     out["layer_norm_eps"] = model.norm_epsilon;
-    out["max_position_embeddings"] = 512;  // rows of the package's table of angles: its longest sequence
-    out["model_type"] = "roformer";
-    out["norm_type"] = "rms_norm";
     out["pad_token_id"] = 0;
-    out["rotary_value"] = false;
     out["torch_dtype"] = "float32";
-    out["use_bias"] = false;
+    if (style.learned_positions) {
+        out["max_position_embeddings"] = model.max_position_embeddings;
+        out["model_type"] = "bert";
+        out["position_embedding_type"] = "absolute";
+    } else {
+        out["embedding_size"] = model.hidden_size;
+        out["max_position_embeddings"] = 512;  // rows of the package's table of angles: its longest sequence
+        out["model_type"] = "roformer";
+        out["norm_type"] = style.centred_norm ? "layer_norm" : "rms_norm";
+        out["rotary_value"] = false;
+        out["use_bias"] = style.biases;
+    }
     put_vocab_tokens(out, model, vocab_tokens);
     if (head) {
         object names, numbers;

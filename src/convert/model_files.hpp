@@ -23,13 +23,16 @@ struct TaskNote {
 json::value write(const TaskNote& task);
 TaskNote read_task_note(const json::value& note, const json::Place& place);
 
-/// What a foreign config says: bert_config.json as released, config.json of PyTorch's `roformer` package. A UsageError for models other than
-/// RoFormerV2 with interleaved rotary positions, naming what differs.
+/// What a foreign config says: bert_config.json as released, config.json of PyTorch's packages. A UsageError for models of another family, naming
+/// what differs, and for rotary positions that are not of interleaved pairs.
 struct ForeignConfig {
     ModelConfig model;
     std::int64_t vocab_tokens = 0;  ///< entries of vocab.txt, which may be fewer than the table has rows; 0: as many
 };
-ForeignConfig read_config(const json::value& config, const std::string& file);
+ForeignConfig read_config(const json::value& config, const std::string& file, const std::string& family);
+
+/// A model of this family as others release it: a residual weight of 1.
+void set_family(ModelConfig& model, const std::string& family);
 
 json::value bert_config(const ModelConfig& model, std::int64_t vocab_tokens);
 /// `head`: a model for classification, with these labels.

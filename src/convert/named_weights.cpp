@@ -28,14 +28,16 @@ Dims dims_of(const TensorReader& reader, const Naming& naming, Role role, std::i
 }
 
 /// The shape as the tensors have it.
-ModelConfig shape_of(const TensorReader& reader, const Naming& naming) {
+ModelConfig shape_of(const TensorReader& reader, const Naming& naming, const std::string& family) {
     ModelConfig model;
-    model.residual_mode = "plain";
+    set_family(model, family);
     const Dims word = dims_of(reader, naming, Role::word, -1), segment = dims_of(reader, naming, Role::segment, -1), up = dims_of(reader, naming, Role::up, 0);
     if (word.size() != 2 || segment.size() != 2 || up.size() != 2)
-        fail_usage(reader.name(), ": no weights of RoFormerV2 (", naming({.role = Role::word, .rows = 1, .columns = 1}).name, ", ",
+        fail_usage(reader.name(), ": no weights of family ", family, " (", naming({.role = Role::word, .rows = 1, .columns = 1}).name, ", ",
                    naming({.role = Role::up, .layer = 0, .rows = 1, .columns = 1}).name, " and so on are missing or no matrices); give its shape with --config");
     model.vocab_size = word[0], model.hidden_size = word[1], model.type_vocab_size = segment[0];
+    if (model.style().learned_positions)
+        if (const Dims position = dims_of(reader, naming, Role::position, -1); position.size() == 2) model.max_position_embeddings = position[0];
     model.intermediate_size = up[0] == model.hidden_size ? up[1] : up[0];
     model.num_hidden_layers = 1;
     while (model.num_hidden_layers < 1000 && !dims_of(reader, naming, Role::up, model.num_hidden_layers).empty()) ++model.num_hidden_layers;
@@ -61,11 +63,11 @@ void read_beside(const fs::path& folder, const std::vector<std::string>& config_
         if (config.empty() && fs::exists(folder / name)) config = (folder / name).string();
     ForeignConfig foreign;
     if (config.empty()) {
-        foreign.model = shape_of(reader, naming);
+        foreign.model = shape_of(reader, naming, options.family);
         content.left_out.push_back(message("no ", config_names.front(), " beside the weights: shape taken from the tensors, ", foreign.model.num_attention_heads, " heads of ",
                                            released_head_size, " channels (--config names a file)"));
     } else {
-        foreign = read_config(json::parse_file(config), config);
+        foreign = read_config(json::parse_file(config), config, options.family);
     }
     content.model = foreign.model;
     std::string vocab = options.vocab;
@@ -95,10 +97,12 @@ void check_tensors(const TensorReader& reader, const Content& content, const Nam
         if (expected.contains(name)) continue;
         const Extra extra = judge(name);
         if (extra == Extra::left_out) left_out.push_back(name);
-        if (extra == Extra::refused) (belongs_to_another_model(name) ? others : unexpected).push_back(name);
+        const bool other = content.model.family == "roformer_v2" && belongs_to_another_model(name);
+        if (extra == Extra::refused) (other ? others : unexpected).push_back(name);
     }
     if (!others.empty())
-        fail_usage(reader.name(), ": weights of another model, RoFormer of the first version or BERT (RoFormerV2 has no biases, no weights of norms, no table of positions): ",
+        fail_usage(reader.name(), ": weights of another model, RoFormer of the first version or BERT (RoFormerV2 has no biases, no weights of norms, no table of positions; --family bert, roberta or roformer takes them for "
+                                  "those): ",
                    join(others));
     std::string problems;
     if (!missing.empty()) problems += message("; missing: ", join(missing));

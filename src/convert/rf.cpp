@@ -23,8 +23,9 @@ public:
         const CheckpointMeta meta = read_checkpoint_meta(path_);
         json::read(json::parse(meta.model, path_.string()), content_.model, {path_.string(), "model"});
         content_.model.check({path_.string(), "model"});
-        if (const BlockStyle style = content_.model.style(); !(style == ModelConfig().style()))
-            fail_usage(path_.string(), ": model: only RoFormerV2 is converted; this is of family ", content_.model.family, " or has other biases, norms, activation, positions or head");
+        const std::string& family = content_.model.family;
+        if (!(content_.model.style() == ModelConfig{.family = family}.style()))
+            fail_usage(path_.string(), ": model: other biases, norms, activation, positions or head than family ", family, " has, which only rf holds");
         content_.vocab = meta.vocab;
         content_.alpha = saved_alpha(meta, content_.model);
         const json::value input = json::parse(meta.input, path_.string());

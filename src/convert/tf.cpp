@@ -1,4 +1,4 @@
-/// Checkpoints of TensorFlow, as RoFormerV2 was released: a folder with bert_config.json, bert_model.ckpt.*, vocab.txt.
+/// Checkpoints of TensorFlow, as RoFormerV2, its first version, BERT and RoBERTa were released: a folder with bert_config.json, bert_model.ckpt.*, vocab.txt.
 
 #include "convert/named_weights.hpp"
 #include "convert/tf_bundle.hpp"
@@ -51,6 +51,7 @@ private:
         if (name == "output_weights" || name == "output_bias") return Extra::left_out;
         for (const char* counter : {"global_step", "_CHECKPOINTABLE_OBJECT_GRAPH", "beta1_power", "beta2_power", "save_counter"})
             if (name.starts_with(counter)) return Extra::known;
+        if (content_.model.family != "roformer_v2" && (name.starts_with("bert/pooler/") || name.starts_with("cls/seq_relationship/"))) return Extra::left_out;
         for (const Weight& weight : content_.weights)
             if (name.starts_with(tf_name(weight).name + "/")) return Extra::known;
         return Extra::refused;

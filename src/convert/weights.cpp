@@ -1,53 +1,79 @@
 #include "convert/weights.hpp"
 
 #include "model/encoder.hpp"
+#include "model/mlm_head.hpp"
 #include "tasks/heads.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 
 namespace rf::convert {
 
 namespace {
 
+/// How a weight's numbers lie: a table has a row a token, a matrix of TensorFlow and Keras has inputs outermost (so theirs are transposes of ours and
+/// PyTorch's), a vector is a bias or a gain.
+enum class Form : std::uint8_t { table, matrix, vector };
+
 /// A row a role: our logical tensor (below "layer_N/"; empty: as it stands) and, in the other formats, the names and Keras' order of weights.
-/// {} stands for the layer. Matrices of TensorFlow and Keras have inputs outermost, so theirs are transposes of ours and PyTorch's.
+/// {} stands for the layer.
 struct Names {
     Role role;
+    Form form;
     const char* ours;
     std::int64_t slice, slices;
     const char* hf;
     const char* tf;
-    const char* keras_layer;
-    int keras_number;
-    const char* keras_weight;
-    bool is_matrix;
+    const char* keras_layer = nullptr;
+    int keras_number = 0;
+    const char* keras_weight = nullptr;
 };
-constexpr std::array<Names, 10> table = {{
-    {Role::word, "embedding/word", 0, 1, "embeddings.word_embeddings.weight", "bert/embeddings/word_embeddings", "Embedding-Token", 0, "embeddings:0", false},
-    {Role::segment, "embedding/segment", 0, 1, "embeddings.token_type_embeddings.weight", "bert/embeddings/token_type_embeddings", "Embedding-Segment", 0,
-     "embeddings:0", false},
-    {Role::query, "attention/qkv", 0, 3, "encoder.layer.{}.attention.self.query.weight", "bert/encoder/layer_{}/attention/self/query/kernel",
-     "Transformer-{}-MultiHeadSelfAttention", 0, "dense/kernel:0", true},
-    {Role::key, "attention/qkv", 1, 3, "encoder.layer.{}.attention.self.key.weight", "bert/encoder/layer_{}/attention/self/key/kernel",
-     "Transformer-{}-MultiHeadSelfAttention", 1, "dense_1/kernel:0", true},
-    {Role::value, "attention/qkv", 2, 3, "encoder.layer.{}.attention.self.value.weight", "bert/encoder/layer_{}/attention/self/value/kernel",
-     "Transformer-{}-MultiHeadSelfAttention", 2, "dense_2/kernel:0", true},
-    {Role::attention_output, "attention/output", 0, 1, "encoder.layer.{}.attention.output.dense.weight", "bert/encoder/layer_{}/attention/output/dense/kernel",
-     "Transformer-{}-MultiHeadSelfAttention", 3, "dense_3/kernel:0", true},
-    {Role::up, "feed_forward/up", 0, 1, "encoder.layer.{}.intermediate.dense.weight", "bert/encoder/layer_{}/intermediate/dense/kernel", "Transformer-{}-FeedForward",
-     0, "dense/kernel:0", true},
-    {Role::down, "feed_forward/down", 0, 1, "encoder.layer.{}.output.dense.weight", "bert/encoder/layer_{}/output/dense/kernel", "Transformer-{}-FeedForward", 1,
-     "dense_1/kernel:0", true},
+constexpr Names table[] = {
+    {Role::word, Form::table, "embedding/word", 0, 1, "embeddings.word_embeddings.weight", "bert/embeddings/word_embeddings", "Embedding-Token", 0, "embeddings:0"},
+    {Role::segment, Form::table, "embedding/segment", 0, 1, "embeddings.token_type_embeddings.weight", "bert/embeddings/token_type_embeddings", "Embedding-Segment", 0,
+     "embeddings:0"},
+    {Role::query, Form::matrix, "attention/qkv", 0, 3, "encoder.layer.{}.attention.self.query.weight", "bert/encoder/layer_{}/attention/self/query/kernel",
+     "Transformer-{}-MultiHeadSelfAttention", 0, "dense/kernel:0"},
+    {Role::key, Form::matrix, "attention/qkv", 1, 3, "encoder.layer.{}.attention.self.key.weight", "bert/encoder/layer_{}/attention/self/key/kernel",
+     "Transformer-{}-MultiHeadSelfAttention", 1, "dense_1/kernel:0"},
+    {Role::value, Form::matrix, "attention/qkv", 2, 3, "encoder.layer.{}.attention.self.value.weight", "bert/encoder/layer_{}/attention/self/value/kernel",
+     "Transformer-{}-MultiHeadSelfAttention", 2, "dense_2/kernel:0"},
+    {Role::attention_output, Form::matrix, "attention/output", 0, 1, "encoder.layer.{}.attention.output.dense.weight", "bert/encoder/layer_{}/attention/output/dense/kernel",
+     "Transformer-{}-MultiHeadSelfAttention", 3, "dense_3/kernel:0"},
+    {Role::up, Form::matrix, "feed_forward/up", 0, 1, "encoder.layer.{}.intermediate.dense.weight", "bert/encoder/layer_{}/intermediate/dense/kernel",
+     "Transformer-{}-FeedForward", 0, "dense/kernel:0"},
+    {Role::down, Form::matrix, "feed_forward/down", 0, 1, "encoder.layer.{}.output.dense.weight", "bert/encoder/layer_{}/output/dense/kernel", "Transformer-{}-FeedForward", 1,
+     "dense_1/kernel:0"},
     // BERT's run_classifier has its output_weights as we do, Keras its kernels the other way.
-    {Role::head_dense, "dense", 0, 1, "", "output_weights", "dense", 0, "kernel:0", true},
-    {Role::head_bias, "bias", 0, 1, "", "output_bias", "dense", 1, "bias:0", false},
-}};
+    {Role::head_dense, Form::matrix, "dense", 0, 1, "", "output_weights", "dense", 0, "kernel:0"},
+    {Role::head_bias, Form::vector, "bias", 0, 1, "", "output_bias", "dense", 1, "bias:0"},
+    // Of the families that RoFormerV2 is compared with.
+    {Role::position, Form::table, "embedding/position", 0, 1, "embeddings.position_embeddings.weight", "bert/embeddings/position_embeddings"},
+    {Role::embedding_gain, Form::vector, "embedding/norm/gain", 0, 1, "embeddings.LayerNorm.weight", "bert/embeddings/LayerNorm/gamma"},
+    {Role::embedding_bias, Form::vector, "embedding/norm/bias", 0, 1, "embeddings.LayerNorm.bias", "bert/embeddings/LayerNorm/beta"},
+    {Role::query_bias, Form::vector, "attention/qkv_bias", 0, 3, "encoder.layer.{}.attention.self.query.bias", "bert/encoder/layer_{}/attention/self/query/bias"},
+    {Role::key_bias, Form::vector, "attention/qkv_bias", 1, 3, "encoder.layer.{}.attention.self.key.bias", "bert/encoder/layer_{}/attention/self/key/bias"},
+    {Role::value_bias, Form::vector, "attention/qkv_bias", 2, 3, "encoder.layer.{}.attention.self.value.bias", "bert/encoder/layer_{}/attention/self/value/bias"},
+    {Role::attention_output_bias, Form::vector, "attention/output_bias", 0, 1, "encoder.layer.{}.attention.output.dense.bias",
+     "bert/encoder/layer_{}/attention/output/dense/bias"},
+    {Role::attention_gain, Form::vector, "attention/norm/gain", 0, 1, "encoder.layer.{}.attention.output.LayerNorm.weight",
+     "bert/encoder/layer_{}/attention/output/LayerNorm/gamma"},
+    {Role::attention_bias, Form::vector, "attention/norm/bias", 0, 1, "encoder.layer.{}.attention.output.LayerNorm.bias",
+     "bert/encoder/layer_{}/attention/output/LayerNorm/beta"},
+    {Role::up_bias, Form::vector, "feed_forward/up_bias", 0, 1, "encoder.layer.{}.intermediate.dense.bias", "bert/encoder/layer_{}/intermediate/dense/bias"},
+    {Role::down_bias, Form::vector, "feed_forward/down_bias", 0, 1, "encoder.layer.{}.output.dense.bias", "bert/encoder/layer_{}/output/dense/bias"},
+    {Role::feed_forward_gain, Form::vector, "feed_forward/norm/gain", 0, 1, "encoder.layer.{}.output.LayerNorm.weight", "bert/encoder/layer_{}/output/LayerNorm/gamma"},
+    {Role::feed_forward_bias, Form::vector, "feed_forward/norm/bias", 0, 1, "encoder.layer.{}.output.LayerNorm.bias", "bert/encoder/layer_{}/output/LayerNorm/beta"},
+    {Role::transform, Form::matrix, "mlm/dense", 0, 1, "cls.predictions.transform.dense.weight", "cls/predictions/transform/dense/kernel"},
+    {Role::transform_bias, Form::vector, "mlm/dense_bias", 0, 1, "cls.predictions.transform.dense.bias", "cls/predictions/transform/dense/bias"},
+    {Role::transform_gain, Form::vector, "mlm/norm/gain", 0, 1, "cls.predictions.transform.LayerNorm.weight", "cls/predictions/transform/LayerNorm/gamma"},
+    {Role::transform_norm_bias, Form::vector, "mlm/norm/bias", 0, 1, "cls.predictions.transform.LayerNorm.bias", "cls/predictions/transform/LayerNorm/beta"},
+    {Role::decoder_bias, Form::vector, "mlm/bias", 0, 1, "cls.predictions.bias", "cls/predictions/output_bias"},
+};
 
 const Names& names_of(const Weight& weight) {
-    const auto found = std::find_if(table.begin(), table.end(), [&](const Names& n) { return n.role == weight.role; });
-    RF_REQUIRE(found != table.end(), "no other format knows ", weight.name());
+    const auto* found = std::ranges::find(table, weight.role, &Names::role);
+    RF_REQUIRE(found != std::end(table), "no other format knows ", weight.name());
     return *found;
 }
 
@@ -57,7 +83,7 @@ std::string with_layer(std::string text, std::int64_t layer) {
 }
 
 Foreign foreign(const Weight& weight, std::string name, bool transposed) {
-    if (weight.role == Role::head_bias) return {std::move(name), {weight.rows}, false};
+    if (names_of(weight).form == Form::vector) return {std::move(name), {weight.rows}, false};
     return {std::move(name), transposed ? Dims{weight.columns, weight.rows} : Dims{weight.rows, weight.columns}, transposed};
 }
 
@@ -78,7 +104,7 @@ void add_weights(const ParamSpec& spec, std::vector<Weight>& out) {
         Weight weight{.role = names.role, .layer = layer, .slice = {spec.name, names.slice, names.slices}, .shape = spec.shape};
         const std::int64_t count = spec.shape.count() / names.slices;
         // Inputs are the last axis, or for the product of attention the last two.
-        weight.columns = names.role == Role::head_bias ? 1 : names.role == Role::attention_output ? spec.shape[1] * spec.shape[2] : spec.shape[spec.shape.rank - 1];
+        weight.columns = names.form == Form::vector ? 1 : names.role == Role::attention_output ? spec.shape[1] * spec.shape[2] : spec.shape[spec.shape.rank - 1];
         weight.rows = count / weight.columns;
         out.push_back(std::move(weight));
     }
@@ -114,6 +140,7 @@ std::string Weight::name() const { return slice.count == 1 ? slice.name : messag
 std::vector<Weight> weights_of(const ModelConfig& model, const std::optional<HeadShape>& head) {
     ParamLayout layout;
     const Encoder encoder(model, layout);
+    const MlmHead mlm(model, encoder, layout);
     if (head) {
         layout.add({.name = tasks::head_parameter(head->task, "dense"), .shape = {head->outputs, model.hidden_size}});
         layout.add({.name = tasks::head_parameter(head->task, "bias"), .shape = {head->outputs}});
@@ -127,12 +154,12 @@ Foreign hf_name(const Weight& weight) { return foreign(weight, with_layer(names_
 
 Foreign tf_name(const Weight& weight) {
     const Names& names = names_of(weight);
-    return foreign(weight, with_layer(names.tf, weight.layer), names.is_matrix && weight.role != Role::head_dense);
+    return foreign(weight, with_layer(names.tf, weight.layer), names.form == Form::matrix && weight.role != Role::head_dense);
 }
 
 Foreign keras_name(const Weight& weight) {
     const Names& names = names_of(weight);
-    return foreign(weight, message(with_layer(names.keras_layer, weight.layer), '[', names.keras_number, ']'), names.is_matrix);
+    return foreign(weight, message(with_layer(names.keras_layer, weight.layer), '[', names.keras_number, ']'), names.form == Form::matrix);
 }
 
 std::string keras_path(const Weight& weight) {

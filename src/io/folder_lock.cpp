@@ -22,6 +22,16 @@ namespace fs = std::filesystem;
 
 namespace {
 
+/// From the file's beginning; false: the disk did not take it, for the reason in errno.
+bool write_whole(int fd, std::string_view text) {
+    for (std::size_t done = 0; done < text.size();) {
+        const ssize_t n = ::pwrite(fd, text.data() + done, text.size() - done, static_cast<off_t>(done));
+        if (n < 0 && errno != EINTR) return false;
+        done += static_cast<std::size_t>(std::max<ssize_t>(n, 0));
+    }
+    return true;
+}
+
 constexpr const char* title = "roformer-lock 1";
 
 std::int64_t now() { return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count(); }
@@ -108,7 +118,7 @@ FolderLock::FolderLock(const fs::path& folder) : file_(folder / ".lock") {
                        file_.string(), " and start again"));
     if (told) log::write_line(message("note: ", folder.string(), " was left without notice by ", who, "; taken over"));
     const std::string text = self.to_text();
-    if (::ftruncate(fd_, 0) != 0 || ::pwrite(fd_, text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) {
+    if (::ftruncate(fd_, 0) != 0 || !write_whole(fd_, text)) {
         const int error = errno;
         ::unlink(file_.c_str());
         ::close(std::exchange(fd_, -1));

@@ -3,6 +3,7 @@
 Python, bad usage. Files that are damaged: tests/convert."""
 
 import json
+import math
 import os
 import sys
 
@@ -50,6 +51,56 @@ def test_there_and_back():
     assert sorted(os.listdir("keras")) == ["bert_config.json", "roformer.v2.weights", "vocab.txt"]
     for folder in ("hf", "tf", "keras"):
         assert open(f"{folder}/vocab.txt", "rb").read() == open("vocab.txt", "rb").read()
+
+
+def our_logits(hidden, weights):
+    """The head with a layer of its own: dense, gelu, layer norm, table of words, bias."""
+    x = (hidden @ weights["mlm/dense"].T + weights["mlm/dense_bias"]).astype(np.float64)
+    x = x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+    x = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-12)
+    return (x * weights["mlm/norm/gain"] + weights["mlm/norm/bias"]) @ weights["embedding/word"].T + weights["mlm/bias"]
+
+
+def test_bert_and_the_first_roformer_compute_what_their_peer_computed():
+    lines = "".join(open(SENTENCES, encoding="utf-8").readlines()[:8]).encode()  # those of families_peer.py
+    for family, fixture in (("bert", "bert"), ("roberta", "bert"), ("roformer", "roformer")):
+        folder = f"import_{family}"
+        convert("hf", "rf", f"{FIXTURES}/{fixture}", folder, "--family", family)
+        assert read_checkpoint(folder)[0]["family"] == family
+        run("encode", "--checkpoint", folder, "--dtype", "f32", "--out", f"{folder}.h5", stdin=lines)
+        _, weights, _ = read_checkpoint(folder)
+        with h5py.File(f"{folder}.h5", "r") as ours, h5py.File(f"{FIXTURES}/expected_{fixture}.h5", "r") as theirs:
+            assert ours["hidden"].shape == theirs["hidden"].shape
+            assert np.abs(ours["hidden"][:] - theirs["hidden"][:]).max() < 1e-4, family
+            assert np.abs(our_logits(ours["hidden"][:], weights) - theirs["logits"][:]).max() < 1e-4, family
+        for target, more in (("hf", ()), ("hf", ("--weights", "zip")), ("tf", ())):
+            out = f"{folder}_{target}{len(more)}"
+            convert("rf", target, folder, out, *more)
+            convert(target, "rf", out, f"{out}_back", "--family", family)
+            assert digest(f"{out}_back") == digest(folder), (family, target)
+        # Pre-training goes on from it.
+        if not os.path.exists("family_corpus"):
+            run("build-corpus", *sets(text=SENTENCES, vocab=f"{FIXTURES}/bert/vocab.txt", output="family_corpus", segmenter__name="none"))
+        text = run("pretrain", *sets(model=json.dumps(read_checkpoint(folder)[0]), vocab=f"{FIXTURES}/{fixture}/vocab.txt", corpus="family_corpus", checkpoint=folder,
+                                     output=f"{folder}_on", steps=1, batch__sequences=2, batch__max_length=16, batch__lanes=1, evaluation__documents=1, parallel__threads=1))
+        assert "done: step 1" in text, text
+    assert read_checkpoint("import_bert")[1].keys() == read_checkpoint("import_roberta")[1].keys()
+
+
+def test_another_family_than_said_is_refused_and_what_only_rf_holds_stays_there():
+    bert, roformer, v2 = f"{FIXTURES}/bert", f"{FIXTURES}/roformer", f"{FIXTURES}/hf_safetensors"
+    for given, family, words in ((bert, None, 'model_type "bert"'), (roformer, None, "RoFormer of the first version"), (v2, "bert", "model_type: expected bert of family bert"),
+                                 (v2, "roformer", "hidden_act: expected gelu of family roformer, found relu"), (bert, "roformer", "model_type: expected roformer"),
+                                 (roformer, "roberta", "model_type: expected bert of family roberta, found roformer")):
+        text = convert("hf", "rf", given, "never", *(("--family", family) if family else ()), expect=2)
+        assert words in text and text.count("error:") == 1, text
+        assert family or "--family bert, roberta or roformer" in text, text
+    for words in (("--from", "rf", "--to", "hf", "--family", "bert"), ("--from", "keras-h5", "--to", "rf", "--family", "bert"), ("--from", "hf", "--to", "rf", "--family", "gpt")):
+        text = run("convert", *words, bert, "never", expect=2)
+        assert "--family" in text and text.count("error:") == 1, text
+    convert("hf", "rf", bert, "whole_bert", "--family", "bert")
+    assert "keras-h5 is written of RoFormerV2 only" in convert("rf", "keras-h5", "whole_bert", "never", expect=2)
+    assert not os.path.exists("never") and not os.path.exists("never.partial")
 
 
 def test_a_training_goes_on_from_an_import():

@@ -160,9 +160,9 @@ def sweep_corpus(kind, stride, count):
         run(*words("corpus-reference"))
 
     def check(name, code, context):
-        if code != 0:
-            assert not os.path.exists(f"{name}/corpus.json"), context
+        if code != 0 and not os.path.exists(f"{name}/corpus.json"):
             return
+        # There, it is whole, even where the folder could not be flushed after it had got its name.
         for file in os.listdir("corpus-reference"):
             assert open(f"{name}/{file}", "rb").read() == open(f"corpus-reference/{file}", "rb").read(), f"{file} differs; {context}"
 

@@ -68,6 +68,22 @@ for pair in hf:hf hf:hf_legacy hf:hf_safetensors tf:tf keras-h5:keras; do
   done
 done
 
+# The comparators.
+"$PYTORCH" "$here/families_peer.py" write families
+head -8 "$lines" > few.txt
+for family in bert roformer; do
+  "$roformer" convert --from hf --to rf --family $family families/$family from_$family
+  "$roformer" encode --checkpoint from_$family --dtype f32 --out ours.h5 < few.txt > /dev/null
+  echo "$family, written by transformers:"
+  "$PYTORCH" "$here/families_peer.py" compare ours.h5 from_$family families/expected_$family.h5
+  for weights in safetensors zip; do
+    "$roformer" convert --from rf --to hf --weights $weights from_$family ${family}_$weights
+    "$PYTORCH" "$here/families_peer.py" outputs ${family}_$weights few.txt theirs.h5
+    echo "$family, $weights, read by transformers:"
+    "$PYTORCH" "$here/families_peer.py" compare ours.h5 from_$family theirs.h5
+  done
+done
+
 # Random weights of real sizes, with a vocabulary of the sentences' characters.
 python3 - "$lines" <<'PYTHON'
 import sys
