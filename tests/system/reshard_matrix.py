@@ -18,7 +18,7 @@ os.environ.setdefault("RF_SOURCE_DIR", os.path.dirname(os.path.dirname(os.path.d
 os.environ.setdefault("ROFORMER", os.path.join(os.environ["RF_SOURCE_DIR"], "build/cpu-release/roformer"))
 os.environ.setdefault("RESHARD_TOOL", os.path.join(os.environ["RF_SOURCE_DIR"], "build/cpu-release/tests/system/reshard_tool"))
 for name, value in (("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"), ("OMPI_MCA_rmaps_base_oversubscribe", "1"),
-                    ("OMPI_MCA_hwloc_base_binding_policy", "none"), ("OMPI_MCA_mpi_yield_when_idle", "1")):
+                    ("OMPI_MCA_hwloc_base_binding_policy", "none"), ("OMPI_MCA_mpi_yield_when_idle", "1"), ("RF_EMULATOR_DEVICES", "16")):
     os.environ.setdefault(name, value)
 
 from harness import prepare, run, state, tiny  # noqa: E402

@@ -14,11 +14,12 @@ int main(int argc, char** argv) {
     try {
         if (argc != 5) fail_usage("usage: reshard_tool IN OUT TENSOR DEVICE");
         const std::filesystem::path in = argv[1];
+        const Device device = choose_device(world, argv[4]);
         ParallelGrid grid(world.communicator(), std::atoll(argv[3]));
         CheckpointMeta meta = read_checkpoint_meta(in);
         ModelConfig config;
         json::read(json::parse(meta.model, in.string()), config, {in.string(), "model"});
-        EncoderModel model(config, grid, {.device = choose_device(world, argv[4]), .training = true});
+        EncoderModel model(config, grid, {.device = device, .training = true});
         if (!model.load(in)) fail_usage(in.string(), ": has no moments");
         CheckpointWriter writer(argv[2], grid, model.layout(), 1);
         writer.start(model.stream(), model.state(), meta);

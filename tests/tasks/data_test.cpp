@@ -35,7 +35,7 @@ struct World {
         const rf::Tokenizer tokenizer(vocabulary);
         const Guard guard(tasks, tokenizer);
         counts.resize(tasks.size());
-        for_each_parallel(tasks.size(), [&](std::size_t i) {
+        rf::for_each_parallel(tasks.size(), [&](std::size_t i) {
             const PreparedTask prepared = prepare(tasks[i], tokenizer, guard);
             std::copy(std::begin(prepared.counts), std::end(prepared.counts), counts[i].begin());
             for (const Split split : splits) check(tasks[i], prepared[split]);
