@@ -67,6 +67,8 @@ public:
     /// Ranks that share this host, and this rank's number among them.
     int local_size() const { return local_size_; }
     int local_rank() const { return local_rank_; }
+    /// Cores of this host that are for this rank, where ranks were bound to cores of their own and where they were not.
+    int local_cores() const { return local_cores_; }
     /// True when every rank makes this call within the time; never waits longer. For ranks that may be alone in their trouble
     /// while the others wait for them in some exchange; may be called once. `text` becomes that of rank 0 when all came.
     bool all_arrive(double seconds, std::string& text);
@@ -80,6 +82,7 @@ private:
     bool serves_gpu_ = false;
     int local_size_ = 1;
     int local_rank_ = 0;
+    int local_cores_ = 1;
     std::shared_ptr<Progress> progress_;
     std::unique_ptr<Communicator> all_;
     std::unique_ptr<Communicator> meeting_;  ///< of all ranks, for all_arrive alone: no other exchange can be pending in it

@@ -3,9 +3,11 @@
 #include "comm/nccl_communicator.hpp"
 #include "comm/progress.hpp"
 #include "core/build.hpp"
+#include "core/cpu.hpp"
 #include "core/op_log.hpp"
 
 #include <mpi.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <chrono>
@@ -197,6 +199,7 @@ bool launched_by_mpi() {
 World::World(int& argc, char**& argv) : progress_(std::make_shared<Progress>()) {
     if (!launched_by_mpi()) {
         all_ = make_self_communicator();
+        local_cores_ = cpu_count();
         return;
     }
     int initialised = 0, provided = 0;
@@ -209,6 +212,11 @@ World::World(int& argc, char**& argv) : progress_(std::make_shared<Progress>()) 
     MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host);
     MPI_Comm_rank(host, &local_rank_);
     MPI_Comm_size(host, &local_size_);
+    const std::vector<int> mine = cpu_list();
+    std::vector<int> users(CPU_SETSIZE);
+    for (const int core : mine) ++users[static_cast<std::size_t>(core)];
+    check_mpi(MPI_Allreduce(MPI_IN_PLACE, users.data(), CPU_SETSIZE, MPI_INT, MPI_SUM, host), "MPI_Allreduce");
+    local_cores_ = fair_cores(mine, users);
     MPI_Comm_free(&host);
     all_ = std::make_unique<MpiCommunicator>(MPI_COMM_WORLD, false, progress_);
     meeting_ = all_->split(0);

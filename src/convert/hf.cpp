@@ -73,7 +73,14 @@ public:
     }
 
 private:
-    Naming naming() const { return naming_with(prefix_); }
+    Naming naming() const {
+        return [usual = naming_with(prefix_), old = reader_->tensors().contains(prefix_ + "embeddings.LayerNorm.gamma")](const Weight& weight) {
+            Foreign foreign = usual(weight);
+            // The first exports of BERT have TensorFlow's names for gains and biases of norms.
+            if (const std::size_t at = foreign.name.rfind("LayerNorm."); old && at != std::string::npos) foreign.name.replace(at + 10, std::string::npos, foreign.name.ends_with("weight") ? "gamma" : "beta");
+            return foreign;
+        };
+    }
 
     Extra judge(const std::string& name) const {
         if (name == decoder || name.ends_with("encoder.embed_positions.weight")) return Extra::known;

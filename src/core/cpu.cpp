@@ -5,6 +5,7 @@
 #include <omp.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <string_view>
@@ -72,11 +73,23 @@ std::string cpu_description() {
                    cpu_count(), " cores");
 }
 
-int cpu_count() {
+std::vector<int> cpu_list() {
     cpu_set_t set;
     CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-    return CPU_COUNT(&set);
+    if (sched_getaffinity(0, sizeof set, &set) != 0) return {0};
+    std::vector<int> cores;
+    for (int core = 0; core < CPU_SETSIZE; ++core)
+        if (CPU_ISSET(core, &set)) cores.push_back(core);
+    return cores;
+}
+
+int cpu_count() { return static_cast<int>(cpu_list().size()); }
+
+int fair_cores(const std::vector<int>& mine, const std::vector<int>& users) {
+    double share = 0;
+    for (const int core : mine) share += 1.0 / std::max(users[static_cast<std::size_t>(core)], 1);
+    constexpr double rounding = 1e-9;  // thirds that make a whole
+    return std::max(1, static_cast<int>(share + rounding));
 }
 
 void set_thread_count(int threads) { omp_set_num_threads(threads); }

@@ -28,10 +28,7 @@ void RunInput::check(const json::Place& place) const {
 }
 
 std::string share_cores(const World& world, std::int64_t threads) {
-    const int cores = cpu_count();
-    // Under mpirun's binding a rank sees only its own cores; otherwise the host's cores are shared by its ranks.
-    const int fair = std::max(1, cores / world.local_size());
-    set_thread_count(threads > 0 ? static_cast<int>(threads) : fair);
+    set_thread_count(threads > 0 ? static_cast<int>(threads) : world.local_cores());
     return message(world.local_size(), world.local_size() == 1 ? " rank" : " ranks", " on this host, ", thread_count(),
                    thread_count() == 1 ? " thread" : " threads", " each");
 }

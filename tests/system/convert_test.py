@@ -5,6 +5,7 @@ Python, bad usage. Files that are damaged: tests/convert."""
 import json
 import math
 import os
+import shutil
 import sys
 
 import h5py
@@ -85,6 +86,27 @@ def test_bert_and_the_first_roformer_compute_what_their_peer_computed():
                                      output=f"{folder}_on", steps=1, batch__sequences=2, batch__max_length=16, batch__lanes=1, evaluation__documents=1, parallel__threads=1))
         assert "done: step 1" in text, text
     assert read_checkpoint("import_bert")[1].keys() == read_checkpoint("import_roberta")[1].keys()
+
+
+def test_old_names_and_the_layers_of_other_heads():
+    """BERT's first exports say gamma and beta; a pre-trained one has a pooler and a head for pairs of sentences beside."""
+    convert("hf", "rf", f"{FIXTURES}/bert", "of_today", "--family", "bert")
+    with open(f"{FIXTURES}/bert/model.safetensors", "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        data = file.read()
+    header = {name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): about for name, about in header.items()}
+    for name in ("bert.pooler.dense.bias", "cls.seq_relationship.bias"):
+        header[name] = {"dtype": "F32", "shape": [32], "data_offsets": [len(data), len(data) + 128]}
+        data += bytes(128)
+    text = json.dumps(header).encode()
+    os.makedirs("old")
+    for name in ("config.json", "vocab.txt"):
+        shutil.copy(f"{FIXTURES}/bert/{name}", "old")
+    with open("old/model.safetensors", "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text + data)
+    text = convert("hf", "rf", "old", "of_old", "--family", "bert")
+    assert "left out: bert.pooler.dense.bias, cls.seq_relationship.bias" in text, text
+    assert digest("of_old") == digest("of_today")
 
 
 def test_another_family_than_said_is_refused_and_what_only_rf_holds_stays_there():
