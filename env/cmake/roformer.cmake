@@ -21,6 +21,36 @@ elseif(RF_SANITIZE)
   target_link_options(rf_options INTERFACE -fsanitize=address,undefined)
 endif()
 
+# Of the tests: what they call is compiled for speed, they themselves need not be.
+add_library(rf_test_options INTERFACE)
+target_compile_definitions(rf_test_options INTERFACE BOOST_TEST_DYN_LINK)
+target_compile_options(rf_test_options INTERFACE "$<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-O1>")
+
+# What most sources include is read and compiled once: that is half of a file's time. Not with ccache, which would find nothing again, and
+# not where RF_PRECOMPILED is OFF, so that each file can be seen to include what it needs. All who share it have its flags.
+set(precompile ON)
+if(CCACHE OR RF_FUZZ)
+  set(precompile OFF)
+endif()
+set(RF_PRECOMPILED ${precompile} CACHE BOOL "precompiled headers")
+target_link_libraries(rf_options INTERFACE OpenMP::OpenMP_CXX Boost::json)
+function(rf_precompile target owner)
+  if(RF_PRECOMPILED)
+    target_precompile_headers(${target} REUSE_FROM ${owner})
+  endif()
+endfunction()
+if(RF_PRECOMPILED)
+  file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/empty.cpp CONTENT "")
+  set(precompiled <algorithm> <cmath> <cstdint> <cstring> <filesystem> <functional> <map> <memory> <optional> <sstream> <string> <vector>
+    <boost/describe.hpp> <boost/json.hpp> <boost/mp11.hpp>)
+  add_library(rf_precompiled STATIC ${PROJECT_BINARY_DIR}/empty.cpp)
+  target_link_libraries(rf_precompiled PRIVATE rf_options)
+  target_precompile_headers(rf_precompiled PRIVATE ${precompiled})
+  add_library(rf_precompiled_test STATIC ${PROJECT_BINARY_DIR}/empty.cpp)
+  target_link_libraries(rf_precompiled_test PRIVATE rf_options rf_test_options)
+  target_precompile_headers(rf_precompiled_test PRIVATE ${precompiled} <boost/test/unit_test.hpp>)
+endif()
+
 # rf_add_library(name SOURCES a.cpp ... CUDA b.cu c.cpp ... LINK PUBLIC x PRIVATE y): target rf_<name>. CUDA sources join
 # in CUDA builds only.
 function(rf_add_library name)
@@ -32,6 +62,7 @@ function(rf_add_library name)
   endif()
   add_library(rf_${name} STATIC ${ARG_SOURCES})
   target_link_libraries(rf_${name} PUBLIC rf_options ${ARG_LINK})
+  rf_precompile(rf_${name} rf_precompiled)
 endfunction()
 
 # rf_add_test(kernels/rotary [LINK lib ...] [NP 1 2 4] [SEEDS 1 2 3] [LABELS l ...]): builds tests/kernels/rotary_test.cpp and
@@ -43,7 +74,8 @@ function(rf_add_test path)
   cmake_parse_arguments(ARG "" "" "LINK;NP;SEEDS;LABELS" ${ARGN})
   string(REPLACE "/" "_" target test_${path})
   add_executable(${target} ${PROJECT_SOURCE_DIR}/tests/${path}_test.cpp)
-  target_link_libraries(${target} PRIVATE rf_options rf_test_main ${ARG_LINK})
+  target_link_libraries(${target} PRIVATE rf_options rf_test_options rf_test_main ${ARG_LINK})
+  rf_precompile(${target} rf_precompiled_test)
   if(ARG_NP)
     set(seeds none)
     if(ARG_SEEDS AND RF_CUDA STREQUAL EMULATED)

@@ -3,6 +3,7 @@
 #include "core/build.hpp"
 #include "core/device_memory.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 namespace rf {
@@ -61,6 +62,14 @@ void Communicator::broadcast(std::string& text, int root) {
     broadcast(stream, {&length, {8}, Dtype::u8}, root);
     text.resize(static_cast<std::size_t>(length));
     if (length > 0) broadcast(stream, {text.data(), {length}, Dtype::u8}, root);
+}
+
+std::string Communicator::first_text(std::string text) {
+    const std::vector<std::int64_t> speaks = gather(!text.empty());
+    const auto first = std::find(speaks.begin(), speaks.end(), 1);
+    if (first == speaks.end()) return {};
+    broadcast(text, static_cast<int>(first - speaks.begin()));
+    return text;
 }
 
 }  // namespace rf

@@ -44,6 +44,8 @@ public:
     double min(double value);
     std::vector<std::int64_t> gather(std::int64_t value);
     void broadcast(std::string& text, int root);
+    /// What the first rank that has something to say says, on every rank; empty where none has.
+    std::string first_text(std::string text);
 };
 
 /// One rank: every call is a no-op or a copy.

@@ -1,6 +1,8 @@
 #pragma once
 /// Files that are whole or absent, and digests of what they hold.
 
+#include "core/check.hpp"
+
 #include <cstdint>
 #include <filesystem>
 #include <string>
@@ -34,6 +36,13 @@ struct FileDigest {
     std::int64_t block = 1 << 20;
     std::vector<std::string> blocks;
     std::vector<Range> ranges;
+
+    /// The bytes of one block, in words: file, byte range, what they hold.
+    std::string place_of(const std::filesystem::path& file, std::int64_t block_index) const;
+};
+/// A file is not what its digest says, or there is none, or the disk does not give it back.
+class Damage : public UsageError {
+    using UsageError::UsageError;
 };
 /// Reads the whole file, writes `<file>.digest` (itself protected by a digest), flushes both.
 void write_digest(const std::filesystem::path& file, std::vector<FileDigest::Range> ranges);
@@ -52,5 +61,22 @@ struct BlockShare {
 /// Empty when the file has its size and those blocks agree with its digest or seal; otherwise what is wrong: file, tensor, byte range. `first_block`:
 /// set to the number of the first damaged block, 0 where the file as a whole is wrong.
 std::string find_damage(const std::filesystem::path& file, BlockShare share = {}, std::int64_t* first_block = nullptr);
+
+/// Compares a file's blocks with its digest as they are read, each before any byte of it is handed on. One thread calls it.
+class CheckedReader {
+public:
+    /// Throws Damage where size or digest are not as they should be.
+    explicit CheckedReader(const std::filesystem::path& file);
+
+    std::int64_t size() const { return digest_.size; }
+    /// Fills `data` from a place in the file, open as `fd`, with zeros behind its end. OpenMP's threads share the blocks: a block that is met for the
+    /// first time is read whole and hashed. Throws Damage.
+    void read(int fd, std::int64_t offset, std::int64_t bytes, char* data);
+
+private:
+    std::filesystem::path file_;
+    FileDigest digest_;
+    std::vector<char> checked_;  ///< a flag for every block; not bits, for threads set them
+};
 
 }  // namespace rf

@@ -47,12 +47,15 @@ using Datatype = Handle<H5Tclose>;
 using Attribute = Handle<H5Aclose>;
 using PropertyList = Handle<H5Pclose>;
 
-/// Throws with HDF5's own words and `what` (a path or a name) when the library reports a failure.
+/// Throws with HDF5's own words and `what` (a path or a name) when the library reports a failure; Damage when a checked file has shown some.
 hid_t check(hid_t id, const std::string& what);
 
 /// Truncates. `reserve`: bytes at the file's begin that HDF5 leaves alone (0, or 512 and its doubles).
 File create_file(const std::string& path, std::int64_t reserve = 0);
 File open_file(const std::string& path);    ///< read only
+/// Read only, a file with a digest beside it, as its virtual datasets' sources have: what is read has been compared with the digests, and `check`
+/// throws Damage where they differ.
+File open_checked_file(const std::string& path);
 /// Writes out what the library still holds and closes the file. Throws with file and reason when any write since it was created failed; until
 /// then failures are kept from the library (see hdf5_file_driver.hpp).
 void close_file(File& file, const std::string& path);

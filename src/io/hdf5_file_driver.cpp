@@ -1,6 +1,7 @@
 #include "io/hdf5_file_driver.hpp"
 
 #include "core/check.hpp"
+#include "io/files.hpp"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -11,6 +12,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -23,14 +25,28 @@ std::map<std::string, std::string>& troubles() {
     return notes;
 }
 
+/// Of a file that was not taken where the library looked first, the first reason.
+struct DamageNote {
+    std::string name, text;
+};
+DamageNote& damage() {
+    static DamageNote note;
+    return note;
+}
+void note_damage(const std::string& name, const char* what) {
+    if (damage().text.empty()) damage() = {name, what};
+}
+
 /// What the library holds of an open file: its own part first.
 struct DrivenFile {
     H5FD_t own{};
     std::string path;
+    std::shared_ptr<CheckedReader> checked;  ///< of checking_driver
     int fd = -1;
     haddr_t end_of_space = 0, end_of_file = 0;
     dev_t device = 0;
     ino_t inode = 0;
+    timespec changed{};
 
     bool is_well() const { return !troubles().contains(path); }
     void note(const char* what) { troubles().emplace(path, message("cannot ", what, " ", path, ": ", std::strerror(errno))); }
@@ -57,7 +73,62 @@ H5FD_t* open_file(const char* name, unsigned flags, hid_t, haddr_t) {
     file->end_of_file = static_cast<haddr_t>(about.st_size);
     file->device = about.st_dev;
     file->inode = about.st_ino;
+    file->changed = about.st_mtim;
     return &file.release()->own;
+}
+
+/// What is known of files while any is open: the library opens a source of virtual datasets again for each of them.
+struct Known {
+    struct Entry {
+        dev_t device;
+        ino_t inode;
+        timespec changed;
+        std::shared_ptr<CheckedReader> reader;
+    };
+    std::map<std::string, Entry> files;
+    int open = 0;
+};
+Known& known() {
+    static Known all;
+    return all;
+}
+
+std::shared_ptr<CheckedReader> reader_of(const DrivenFile& file) {
+    const auto found = known().files.find(file.path);
+    if (found != known().files.end()) {
+        const Known::Entry& e = found->second;
+        if (std::tuple(e.device, e.inode, e.changed.tv_sec, e.changed.tv_nsec) == std::tuple(file.device, file.inode, file.changed.tv_sec, file.changed.tv_nsec)) return e.reader;
+    }
+    auto reader = std::make_shared<CheckedReader>(file.path);
+    known().files[file.path] = {file.device, file.inode, file.changed, reader};
+    return reader;
+}
+
+herr_t close_file(H5FD_t* file);
+herr_t close_checked(H5FD_t* file) {
+    if (--known().open == 0) known().files.clear();
+    return close_file(file);
+}
+
+H5FD_t* open_checked(const char* name, unsigned flags, hid_t driver, haddr_t most) {
+    try {
+        if (!std::filesystem::exists(name)) throw Damage(message(name, ": missing"));
+        H5FD_t* file = open_file(name, flags, driver, most);
+        if (!file) throw Damage(take_write_trouble(name));
+        ++known().open;
+        try {
+            of(file).checked = reader_of(of(file));
+        } catch (...) {
+            close_checked(file);
+            throw;
+        }
+        // The library asks for a source by its bare name in several folders.
+        if (damage().name == std::filesystem::path(name).filename()) damage() = {};
+        return file;
+    } catch (const std::exception& e) {
+        note_damage(std::filesystem::path(name).filename(), e.what());
+        return nullptr;
+    }
 }
 
 herr_t close_file(H5FD_t* file) {
@@ -100,6 +171,16 @@ herr_t read(H5FD_t* file, H5FD_mem_t, hid_t, haddr_t at, size_t size, void* buff
     }
     std::memset(to, 0, size);
     return 0;
+}
+
+herr_t read_checked(H5FD_t* file, H5FD_mem_t, hid_t, haddr_t at, size_t size, void* buffer) {
+    try {
+        of(file).checked->read(of(file).fd, static_cast<std::int64_t>(at), static_cast<std::int64_t>(size), static_cast<char*>(buffer));
+        return 0;
+    } catch (const std::exception& e) {
+        note_damage(of(file).path, e.what());
+        return -1;
+    }
 }
 
 herr_t write(H5FD_t* file, H5FD_mem_t, hid_t, haddr_t at, size_t size, const void* buffer) {
@@ -156,6 +237,21 @@ hid_t file_driver() {
     static const hid_t id = H5FDregister(&driver);
     return id;
 }
+
+hid_t checking_driver() {
+    static const H5FD_class_t driver = [] {
+        H5FD_class_t c = description();
+        c.name = "roformer-checked";
+        c.open = &open_checked;
+        c.close = &close_checked;
+        c.read = &read_checked;
+        return c;
+    }();
+    static const hid_t id = H5FDregister(&driver);
+    return id;
+}
+
+std::string take_damage() { return std::exchange(damage(), {}).text; }
 
 std::string take_write_trouble(const std::string& path) {
     const auto note = troubles().extract(path);

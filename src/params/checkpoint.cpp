@@ -342,12 +342,12 @@ std::vector<std::int64_t> checkpoint_steps(const fs::path& folder) {
 
 fs::path find_checkpoint(const fs::path& given, const std::string& place) {
     if (fs::exists(given / "checkpoint.h5")) {
-        if (const std::string damage = find_checkpoint_damage(given); !damage.empty()) fail_usage(place, " ", damage);
+        if (const std::string damage = find_checkpoint_damage(given, {.parts = 0}); !damage.empty()) fail_usage(place, " ", damage);
         return given;
     }
     for (const fs::path& folder : {given / "checkpoints", given})
         for (const std::int64_t step : checkpoint_steps(folder))
-            if (find_checkpoint_damage(checkpoint_path(folder, step)).empty()) return checkpoint_path(folder, step);
+            if (find_checkpoint_damage(checkpoint_path(folder, step), {.parts = 0}).empty()) return checkpoint_path(folder, step);
     fail_usage(place, " ", given.string(), ": neither a checkpoint nor a folder with a whole one");
 }
 

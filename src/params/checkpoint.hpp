@@ -79,8 +79,8 @@ std::int64_t checkpoint_copy_bytes(const ParamLayout& layout, const Shards& shar
 std::filesystem::path checkpoint_path(const std::filesystem::path& folder, std::int64_t step);
 /// Steps of the folders `step-N` in `folder`, newest first.
 std::vector<std::int64_t> checkpoint_steps(const std::filesystem::path& folder);
-/// The whole checkpoint that a user means by `given`: itself, or the newest in it or its folder `checkpoints`. Throws a
-/// UsageError that begins with `place` otherwise.
+/// The checkpoint that a user means by `given`: itself, or the newest in it or its folder `checkpoints` that has all its files, of the right
+/// sizes, and a whole index. What the tensors hold is checked as they are read. Throws a UsageError that begins with `place` otherwise.
 std::filesystem::path find_checkpoint(const std::filesystem::path& given, const std::string& place);
 /// Deletes `step-*.partial` left by killed runs.
 void remove_partial_checkpoints(const std::filesystem::path& folder);
@@ -93,7 +93,7 @@ std::string find_checkpoint_damage(const std::filesystem::path& checkpoint, Bloc
 std::vector<std::filesystem::path> checkpoint_parts(const std::filesystem::path& checkpoint);
 CheckpointMeta read_checkpoint_meta(const std::filesystem::path& checkpoint);
 /// Fills master (and m, v where the state has them and the file too) with this rank's shard. Names and shapes must agree with
-/// the layout; a UsageError names the first difference. Tensors whose name begins with `optional` (where not empty) may be missing and are
+/// the layout; a UsageError names the first difference, Damage a block that is not what its digest says. Tensors whose name begins with `optional` (where not empty) may be missing and are
 /// left as they are, their moments too. Returns whether moments were read.
 bool read_checkpoint(const std::filesystem::path& checkpoint, const Stream& stream, const ParamLayout& layout, const ParamState& state,
                      const std::string& optional = {});

@@ -15,7 +15,7 @@ namespace {
 h5::File open_index(const fs::path& checkpoint) {
     const fs::path path = checkpoint / "checkpoint.h5";
     if (!fs::exists(path)) fail_usage(checkpoint.string(), ": not a checkpoint (no checkpoint.h5 in it)");
-    h5::File file = h5::open_file(path);
+    h5::File file = h5::open_checked_file(path);
     if (!h5::has_attribute(file, schema::kind) || h5::string_attribute(file, schema::kind) != schema::kind_checkpoint)
         fail_usage(path.string(), ": not a checkpoint (attribute \"kind\" expected to be \"", schema::kind_checkpoint, "\")");
     return file;

@@ -85,7 +85,7 @@ void CheckpointSink::finish() {
 
 CheckpointSource::CheckpointSource(const fs::path& checkpoint) {
     const auto hold = h5::lock();
-    file_ = h5::open_file(checkpoint / "checkpoint.h5");
+    file_ = h5::open_checked_file(checkpoint / "checkpoint.h5");
 }
 
 CheckpointSource::~CheckpointSource() {

@@ -92,7 +92,14 @@ bool EncoderModel::load(const std::filesystem::path& checkpoint, bool new_heads)
         for (const auto& [name, shape] : list_checkpoint(checkpoint)) there.insert(name);
         if (std::ranges::any_of(layout_.entries(), [&](const ParamEntry& entry) { return !there.contains(entry.spec.name); })) initialise();
     }
-    const bool moments = read_checkpoint(checkpoint, stream_, layout_, state_, new_heads ? std::string(tasks::head_prefix) : std::string());
+    bool moments = false;
+    std::string damage;  // each rank reads, and so checks, what it needs
+    try {
+        moments = read_checkpoint(checkpoint, stream_, layout_, state_, new_heads ? std::string(tasks::head_prefix) : std::string());
+    } catch (const Damage& e) {
+        damage = e.what();
+    }
+    if (damage = grid_.world.first_text(damage); !damage.empty()) throw Damage(damage);
     state_.publish_weights(stream_, *grid_.data);
     return moments;
 }

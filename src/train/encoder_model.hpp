@@ -43,6 +43,7 @@ public:
     void initialise();
     /// Weights (and moments, when both sides have them; returned) of a checkpoint. Heads that it has not begin fresh, where `new_heads`
     /// allows it: then everything is drawn from the seed first, which takes longer than reading.
+    /// Throws Damage, on every rank alike, where a file is not what its digest says; the state is then undefined.
     bool load(const std::filesystem::path& checkpoint, bool new_heads = false);
     /// Moments of zero: a new run begins.
     void clear_moments();

@@ -153,12 +153,8 @@ void BatchInput::check(const json::Place& place) const {
 }
 
 void check_corpus(const json::value& corpus, const json::Place& place, Communicator& world) {
-    std::string damage = find_corpus_damage(corpus, place, world.rank(), world.size());
-    const std::vector<std::int64_t> damaged = world.gather(!damage.empty());
-    const auto first = std::find(damaged.begin(), damaged.end(), 1);
-    if (first == damaged.end()) return;
-    world.broadcast(damage, static_cast<int>(first - damaged.begin()));
-    throw UsageError(damage);
+    const std::string damage = world.first_text(find_corpus_damage(corpus, place, world.rank(), world.size()));
+    if (!damage.empty()) throw UsageError(damage);
 }
 
 int pretrain(PretrainInput input, const json::Place& place, World& world, bool restart) {

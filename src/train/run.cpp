@@ -95,8 +95,7 @@ std::vector<std::int64_t> Run::kept_steps() const {
     return steps;
 }
 
-std::optional<fs::path> Run::newest_checkpoint() {
-    const fs::path checkpoints = folder_ / "checkpoints";
+bool Run::resume_newest() {
     std::vector<std::int64_t> steps;
     if (grid_.world.rank() == 0) steps = kept_steps();
     std::int64_t count = static_cast<std::int64_t>(steps.size());
@@ -104,44 +103,46 @@ std::optional<fs::path> Run::newest_checkpoint() {
     grid_.world.broadcast(host, {&count, {8}, Dtype::u8}, 0);
     steps.resize(static_cast<std::size_t>(count));
     if (count) grid_.world.broadcast(host, {steps.data(), {8 * count}, Dtype::u8}, 0);
-    std::int64_t damaged = 0;
     for (const std::int64_t step : steps) {
-        const fs::path path = checkpoint_path(checkpoints, step);
-        std::string damage;
         try {
-            damage = find_checkpoint_damage(path, {.part = grid_.world.rank(), .parts = grid_.world.size()});
-        } catch (const std::exception& e) {
-            damage = e.what();  // a place that the disk no longer gives back
+            resume_from(checkpoint_path(folder_ / "checkpoints", step));
+            return true;
+        } catch (const Damage& e) {
+            log::warning("checkpoint of step ", step, " is damaged and left aside: ", e.what());
         }
-        const std::vector<std::int64_t> found = grid_.world.gather(damage.empty() ? 0 : 1);
-        const auto first = std::find(found.begin(), found.end(), 1);
-        if (first == found.end()) return path;
-        if (first - found.begin() == grid_.world.rank()) log::write_line(message("warning: checkpoint of step ", step, " is damaged and left aside: ", damage));
-        ++damaged;
     }
     // To begin anew here would throw away what may be worth a repair, and the results with it.
-    if (damaged > 0)
-        fail_usage(setup_.place.at("output"), ": ", setup_.input.output, " holds no whole checkpoint (", damaged, " damaged); --restart gives them up and begins anew");
-    return {};
+    if (count > 0)
+        fail_usage(setup_.place.at("output"), ": ", setup_.input.output, " holds no whole checkpoint (", count, " damaged); --restart gives them up and begins anew");
+    return false;
+}
+
+void Run::resume_from(const fs::path& checkpoint) {
+    CheckpointMeta meta;
+    std::string damage;
+    try {
+        damage = find_checkpoint_damage(checkpoint, {.parts = 0});
+        if (damage.empty()) meta = read_checkpoint_meta(checkpoint);
+    } catch (const std::exception& e) {
+        damage = e.what();  // a place that the disk no longer gives back
+    }
+    if (damage = grid_.world.first_text(damage); !damage.empty()) throw Damage(damage);
+    json::value there = json::parse(meta.identity, checkpoint.string());
+    // Keys that the model had not yet when the run began have their defaults.
+    if (json::value* model = there.is_object() ? there.as_object().if_contains("model") : nullptr) {
+        ModelConfig whole;
+        json::read(*model, whole, {checkpoint.string(), "model"});
+        *model = json::write(whole);
+    }
+    if (const std::string other = changed(there); !other.empty())
+        fail_usage(setup_.place.at("output"), ": ", setup_.input.output, " holds another run (", other, "); choose another folder, or --restart to begin anew");
+    if (!model_->load(checkpoint, true)) fail(checkpoint.string(), ": has no optimizer state to continue from");
+    first_ = meta.step;
 }
 
 void Run::resume(bool anew) {
-    const std::optional<fs::path> found = newest_checkpoint();
-    if (!found && !anew) fail((folder_ / "checkpoints").string(), ": its checkpoints went away while the run began");
-    if (found) {
-        const CheckpointMeta meta = read_checkpoint_meta(*found);
-        json::value there = json::parse(meta.identity, found->string());
-        // Keys that the model had not yet when the run began have their defaults.
-        if (json::value* model = there.is_object() ? there.as_object().if_contains("model") : nullptr) {
-            ModelConfig whole;
-            json::read(*model, whole, {found->string(), "model"});
-            *model = json::write(whole);
-        }
-        if (const std::string other = changed(there); !other.empty())
-            fail_usage(setup_.place.at("output"), ": ", setup_.input.output, " holds another run (", other, "); choose another folder, or --restart to begin anew");
-        if (!model_->load(*found, true)) fail(found->string(), ": has no optimizer state to continue from");
-        first_ = meta.step;
-    }
+    const bool continues = resume_newest();
+    if (!continues && !anew) fail((folder_ / "checkpoints").string(), ": its checkpoints went away while the run began");
     if (grid_.world.rank() == 0 && setup_.input.replay == 0) {
         write_run_json();
         results_ = std::make_unique<Results>(folder_, first_);
@@ -159,7 +160,7 @@ void Run::resume(bool anew) {
     log::info("roformer ", program_version, " ", setup_.command, ": ", grid_.data->size(), " data x ", grid_.tensor->size(), " tensor ranks, ", ranks_.cores, "; ",
               cpu_description(), "; ", name_of(model_->dtype()), "; ", model_->layout().parameter_count(), " parameters");
     introduce();
-    if (found) log::info("continuing from the checkpoint of step ", first_, " in ", setup_.input.output);
+    if (continues) log::info("continuing from the checkpoint of step ", first_, " in ", setup_.input.output);
 }
 
 void Run::write_run_json() const {
@@ -227,11 +228,7 @@ void Run::note_events(const UpdateStats& stats) {
 void Run::self_check(std::int64_t step, const std::vector<MicroStep>& work) {
     std::string trouble = trainer_->find_faults(work.front().front(), alpha_at(step));
     if (!trouble.empty()) trouble = message("self-check before update ", step, ": rank ", grid_.world.rank(), " (", places_[static_cast<std::size_t>(grid_.world.rank())], ") ", trouble);
-    const std::vector<std::int64_t> troubled = grid_.world.gather(!trouble.empty());
-    const auto first = std::find(troubled.begin(), troubled.end(), 1);
-    if (first == troubled.end()) return;
-    grid_.world.broadcast(trouble, static_cast<int>(first - troubled.begin()));
-    fail(trouble);
+    if (trouble = grid_.world.first_text(trouble); !trouble.empty()) fail(trouble);
 }
 
 int Run::replay() {

@@ -79,8 +79,10 @@ protected:
 private:
     void open_output(bool restart);
     void resume(bool anew);
-    /// The newest whole checkpoint, if there is any.
-    std::optional<std::filesystem::path> newest_checkpoint();
+    /// Goes on from the newest whole checkpoint; false where there is none.
+    bool resume_newest();
+    /// Throws Damage, on every rank alike, where the checkpoint is not whole; the model's state is then undefined.
+    void resume_from(const std::filesystem::path& checkpoint);
     /// Of the checkpoints in the folder; of a replay those before its update. Newest first.
     std::vector<std::int64_t> kept_steps() const;
     void write_run_json() const;

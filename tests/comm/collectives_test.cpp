@@ -186,6 +186,11 @@ BOOST_AUTO_TEST_CASE(small_values_are_reduced_and_gathered) {
     BOOST_TEST(comm.min(-comm.rank()) == 1 - n);
     const std::vector<std::int64_t> all = comm.gather((std::int64_t{1} << 60) + comm.rank());
     for (int r = 0; r < n; ++r) BOOST_TEST(all[static_cast<std::size_t>(r)] == (std::int64_t{1} << 60) + r);
+    // The first rank that has something to say.
+    for (int first = 0; first <= comm.size(); ++first) {
+        const std::string mine = comm.rank() >= first ? "rank " + std::to_string(comm.rank()) : "";
+        BOOST_TEST(comm.first_text(mine) == (first < comm.size() ? "rank " + std::to_string(first) : ""));
+    }
 }
 
 BOOST_AUTO_TEST_CASE(split_groups_keep_the_order_of_ranks) {

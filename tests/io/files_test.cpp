@@ -4,6 +4,9 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 
 using namespace rf;
@@ -28,6 +31,12 @@ struct Digested {
         other[at] = static_cast<char>(other[at] ^ 16);
         test::write(file, other);
     }
+};
+
+struct Open {
+    int fd;
+    explicit Open(const fs::path& path) : fd(::open(path.c_str(), O_RDONLY)) {}
+    ~Open() { ::close(fd); }
 };
 
 }  // namespace
@@ -139,6 +148,54 @@ BOOST_AUTO_TEST_CASE(shares_of_the_blocks_find_what_the_whole_does) {
     BOOST_TEST(find_damage(d.file, {.parts = 0}) == "");  // sizes alone
     fs::resize_file(d.file, 10);
     RF_TEST_HOLDS(find_damage(d.file, {.parts = 0}), "truncated");
+}
+
+BOOST_AUTO_TEST_CASE(a_checked_reader_gives_what_the_file_holds) {
+    const Digested d;
+    const Open in(d.file);
+    CheckedReader file(d.file);
+    const auto size = static_cast<std::int64_t>(d.content.size());
+    BOOST_TEST(file.size() == size);
+    std::string expected = d.content;
+    expected.resize(d.content.size() + 100);  // zeros behind the end
+    std::uint32_t x = 7;
+    for (int i = 0; i < 300; ++i) {
+        const std::int64_t offset = (x = x * 1664525U + 1013904223U) % static_cast<std::uint32_t>(size + 50);
+        std::int64_t bytes = (x = x * 1664525U + 1013904223U) % (i % 3 ? 600U : 3U << 20);
+        bytes = std::min(bytes, size + 100 - offset);
+        std::string found(static_cast<std::size_t>(bytes), '?');
+        file.read(in.fd, offset, bytes, found.data());
+        BOOST_TEST(found == expected.substr(static_cast<std::size_t>(offset), static_cast<std::size_t>(bytes)), "bytes " << offset << " to " << offset + bytes);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_checked_reader_gives_no_byte_of_a_damaged_block) {
+    Digested d;
+    constexpr std::int64_t block = 1 << 20;
+    d.flip(block + 5000);  // the second of three
+    const Open in(d.file);
+    const auto read = [&](CheckedReader& file, std::int64_t offset, std::int64_t bytes) {
+        std::string data(static_cast<std::size_t>(bytes), '?');
+        file.read(in.fd, offset, bytes, data.data());
+        return data;
+    };
+    for (const auto& [offset, bytes] : {std::pair{block, block}, {block, std::int64_t{1}}, {2 * block - 1, std::int64_t{1}}, {block - 1, std::int64_t{2}}, {std::int64_t{0}, 5 * block / 2}}) {
+        CheckedReader file(d.file);
+        try {
+            read(file, offset, bytes);
+            BOOST_ERROR("bytes " << offset << " to " << offset + bytes << ": no error");
+        } catch (const Damage& e) {
+            RF_TEST_HOLDS(e.what(), "data.h5: bytes 1048576 to 2097151 differ from their digest (holds word start)");
+        }
+        BOOST_TEST(read(file, 0, block) == d.content.substr(0, block));
+        BOOST_TEST(read(file, 2 * block, 10) == d.content.substr(2 * block, 10));
+        BOOST_CHECK_THROW(read(file, block + 100, 1), Damage);  // met once more
+    }
+    test::write(d.file, d.content.substr(0, 100));
+    BOOST_CHECK_EXCEPTION(CheckedReader(d.file), Damage, [](const Damage& e) { return std::string(e.what()).find("100 bytes long, expected 2621440 (truncated)") != std::string::npos; });
+    fs::remove(d.file.string() + ".digest");
+    BOOST_CHECK_THROW(CheckedReader(d.file), Damage);
+    BOOST_CHECK_THROW(CheckedReader(d.scratch / "absent"), Damage);
 }
 
 BOOST_AUTO_TEST_CASE(a_digest_of_impossible_sizes_is_not_believed) {

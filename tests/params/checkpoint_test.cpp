@@ -180,6 +180,47 @@ BOOST_AUTO_TEST_CASE(a_flipped_byte_anywhere_is_found) {
     world().barrier();
 }
 
+BOOST_AUTO_TEST_CASE(what_is_read_has_been_checked) {
+    const Folder folder;
+    write(folder.path, world().size(), 1, 5);
+    const fs::path checkpoint = checkpoint_path(folder.path, 1);
+    const auto read = [&] {
+        const auto self = make_self_communicator();
+        const ParallelGrid alone(*self, 1);
+        const ParamLayout layout = Model::make(alone, 70);
+        const ParamState state(layout, alone, Device::cpu, Dtype::f32, true);
+        read_checkpoint(checkpoint, Stream(), layout, state);
+    };
+    const auto refused = [&](const fs::path& file, const std::string& why) {
+        BOOST_CHECK_EXCEPTION(read(), Damage, [&](const Damage& e) {
+            const std::string text = e.what();
+            return text.find(file.filename().string()) != std::string::npos && text.find(why) != std::string::npos;
+        });
+        BOOST_CHECK_THROW(digest_checkpoint(checkpoint), Damage);
+    };
+    if (world().rank() == 0) {
+        for (const fs::path& file : checkpoint_parts(checkpoint)) {
+            const std::string bytes = read_file(file);
+            const auto put = [&](const std::string& text) { std::ofstream(file, std::ios::binary) << text; };
+            for (const std::size_t at : {std::size_t{0}, bytes.size() / 2, bytes.size() - 1}) {
+                std::string other = bytes;
+                other[at] = static_cast<char>(other[at] ^ 4);
+                put(other);
+                refused(file, "differ from their digest");
+            }
+            put(bytes.substr(0, bytes.size() - 1));
+            refused(file, "truncated");
+            put(bytes);
+            if (file.filename() == "checkpoint.h5") continue;
+            fs::remove(file);  // HDF5 alone would show zeros
+            refused(file, "missing");
+            put(bytes);
+        }
+        BOOST_CHECK_NO_THROW(read());
+    }
+    world().barrier();
+}
+
 BOOST_AUTO_TEST_CASE(a_missing_or_shortened_file_is_found) {
     const Folder folder;
     if (world().rank() == 0) BOOST_TEST(find_checkpoint_damage(folder.path / "step-00000099").find("missing") != std::string::npos);
