@@ -53,13 +53,14 @@ class Training:
         return not self.diverged and self.held_out < self.unigram - CONVERGED
 
     def norms(self):
-        """Layer -> |gradient| of all of its tensors, half-way."""
+        """Layer -> |gradient|, |weights| and |change| over all of its tensors, half-way."""
         path, squares = self.folder / "norms.txt", {}
         if path.exists():
             for line in path.read_text().splitlines():
-                if found := re.match(r"\s*(\S+)\s+layer_(\d+)/", line):
-                    squares[int(found.group(2))] = squares.get(int(found.group(2)), 0) + float(found.group(1)) ** 2
-        return {layer: math.sqrt(square) for layer, square in sorted(squares.items())}
+                if found := re.match(r"\s*(\S+)\s+(\S+)\s+(\S+)\s+layer_(\d+)/", line):
+                    *norms, layer = found.groups()
+                    squares[int(layer)] = squares.get(int(layer), 0) + np.square(np.array(norms, dtype=float))
+        return {layer: np.sqrt(square) for layer, square in sorted(squares.items())}
 
 
 def read(folder):
@@ -107,21 +108,23 @@ def write_page(folder, output):
                 axes.legend(frameon=False, fontsize=7)
         return f"<div><h3>{depth} layers, rate {rate:g}</h3>{svg(draw)}</div>"
 
-    def draw_norms(depth, rate):
+    def draw_norms(depth, rate, what, of):
         def draw(axes):
             for color, arm in zip(COLORS, arms):
                 for run in select(arm=arm, depth=depth, rate=rate):
                     if norms := run.norms():
-                        axes.plot(list(norms), list(norms.values()), color=color, linewidth=1.2, label=arm)
+                        axes.plot(list(norms), [of(*norm) for norm in norms.values()], color=color, linewidth=1.2, label=arm)
             axes.set_xlabel("layer")
-            axes.set_ylabel("norm of its gradient, half-way")
+            axes.set_ylabel(f"{what}, half-way")
             axes.set_yscale("log")
             if axes.lines:
                 axes.legend(frameon=False, fontsize=7)
         return f"<div><h3>{depth} layers, rate {rate:g}</h3>{svg(draw)}</div>"
 
     body += section("Loss", "<div class=grid>" + "".join(draw_losses(depth, rate) for depth in depths for rate in rates) + "</div>")
-    body += section("Gradients by layer", "<div class=grid>" + "".join(draw_norms(depth, rate) for depth in depths for rate in rates) + "</div>")
+    for title, what, of in (("Gradients by layer", "norm of its gradient", lambda gradient, weights, change: gradient),
+                            ("Updates by layer", "norm of its change over that of its weights", lambda gradient, weights, change: change / weights)):
+        body += section(title, "<div class=grid>" + "".join(draw_norms(depth, rate, what, of) for depth in depths for rate in rates) + "</div>")
     note = f"""<p>The article: plain post-norm with a start of gain 1 does not converge when deep; a residual weight that rises from 0 to 1 makes it converge, without the loss of quality that ReZero has
         (RoFormerV2, Su 2022). Here: {sum(run.done for run in runs)} of {len(runs)} runs, {runs[0].updates} updates each, the same schedule of the learning rate for all arms of a table; token frequencies alone reach
         {figure(unigram)} nats. Small models on little text: what converges in so few updates may differ from what does in a million.</p>"""

@@ -4,6 +4,7 @@
 #include "core/cpu.hpp"
 #include "core/log.hpp"
 #include "io/files.hpp"
+#include "kernels/elementwise.hpp"
 #include "train/stop.hpp"
 
 #include <algorithm>
@@ -234,7 +235,11 @@ void Run::self_check(std::int64_t step, const std::vector<MicroStep>& work) {
 int Run::replay() {
     const std::int64_t update = setup_.input.replay;
     log::info("replay of update ", update, " from the state after ", first_, "; nothing is written");
+    const Tensor master = model_->state().master();
+    const Buffer kept(master.bytes(), model_->stream().device());
+    const Tensor before = kept.tensor(master.shape, master.dtype);
     for (std::int64_t step = first_ + 1; step <= update; ++step) {
+        copy(model_->stream(), master, before);
         trainer_->launch(steps_of(step), step, lr_at(step), alpha_at(step));
         try {
             const UpdateStats stats = trainer_->wait();
@@ -247,11 +252,11 @@ int Run::replay() {
             log::info(e.what());
         }
     }
-    log::info("samples ", (update - 1) * setup_.samples_of_update, " to ", update * setup_.samples_of_update - 1, "; norms of the gradient, tensor by tensor:");
-    for (const auto& [name, norm] : trainer_->gradient_norms()) {
-        char text[40];
-        std::snprintf(text, sizeof text, "%12.5g  ", norm);
-        log::info(text, name);
+    log::info("samples ", (update - 1) * setup_.samples_of_update, " to ", update * setup_.samples_of_update - 1, "; |gradient|, |weights| and |change|, tensor by tensor:");
+    for (const Trainer::TensorNorms& norms : trainer_->tensor_norms(before)) {
+        char text[60];
+        std::snprintf(text, sizeof text, "%12.5g  %12.5g  %12.5g  ", norms.gradient, norms.weights, norms.change);
+        log::info(text, norms.name);
     }
     return 0;
 }

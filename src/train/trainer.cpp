@@ -258,13 +258,29 @@ UpdateStats Trainer::update(const std::vector<PackedBatch>& batches, std::int64_
     return wait();
 }
 
-std::vector<std::pair<std::string, double>> Trainer::gradient_norms() {
-    const ConstTensor groups = optimizer_.groups();
-    std::vector<double> rows(static_cast<std::size_t>(groups.count()));
-    download(model_.stream(), groups, rows.data());
-    std::vector<std::pair<std::string, double>> result;
-    for (std::int64_t g = 0; g < groups.shape[0]; ++g)
-        result.emplace_back(model_.layout().group_name(static_cast<std::int32_t>(g)), std::sqrt(rows[static_cast<std::size_t>(g * sum_columns + gradient_sum)]));
+std::vector<Trainer::TensorNorms> Trainer::tensor_norms(const Tensor& before) {
+    RF_REQUIRE(in_flight() == 0, "an update is under way");
+    Stream& stream = model_.stream();
+    const ParamState& state = model_.state();
+    const auto norms_of = [&](const ConstTensor& groups, SumColumn column) {
+        std::vector<double> rows(static_cast<std::size_t>(groups.count())), norms;
+        download(stream, groups, rows.data());
+        for (std::int64_t g = 0; g < groups.shape[0]; ++g) norms.push_back(std::sqrt(rows[static_cast<std::size_t>(g * sum_columns + column)]));
+        return norms;
+    };
+    const std::vector<double> gradient = norms_of(optimizer_.groups(), gradient_sum);
+    TensorSums sums(state, grid_, stream);
+    OptimizerShard shard = sums.shard(state);
+    shard.gradient = before;
+    gradient_sums(stream, shard, sums.own());
+    sums.join(stream);
+    const std::vector<double> weights = norms_of(sums.totals(), gradient_sum);
+    add_scaled(stream, {.x = state.master(), .y = before, .factor = -1});
+    gradient_sums(stream, shard, sums.own());
+    sums.join(stream);
+    const std::vector<double> change = norms_of(sums.totals(), gradient_sum);
+    std::vector<TensorNorms> result;
+    for (std::size_t g = 0; g < change.size(); ++g) result.push_back({model_.layout().group_name(static_cast<std::int32_t>(g)), gradient[g], weights[g], change[g]});
     return result;
 }
 

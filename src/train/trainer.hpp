@@ -70,8 +70,14 @@ public:
     /// `not_finite` says what was met; after more than `skips_allowed` of these in a row it throws NotFinite, and nothing after
     /// them was applied either.
     UpdateStats wait();
-    /// The last update's |gradient| of every tensor (before clipping), in layout order. Only when nothing is in flight.
-    std::vector<std::pair<std::string, double>> gradient_norms();
+    /// Of one tensor in the last update: |gradient| before clipping, |weights| before it and |change| of the weights.
+    struct TensorNorms {
+        std::string name;
+        double gradient = 0, weights = 0, change = 0;
+    };
+    /// Of every tensor, in layout order. `before`: this rank's master weights before that update, which are overwritten. Only when nothing is in
+    /// flight. Collective.
+    std::vector<TensorNorms> tensor_norms(const Tensor& before);
     /// Works on a lane of this rank twice and compares the bits, and the weights with those of the other data ranks; says what differs,
     /// or nothing. Then memory or a processor cannot be trusted. Collective; changes nothing.
     std::string find_faults(const tasks::LaneBatch& lane, double alpha);

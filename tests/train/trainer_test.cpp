@@ -123,12 +123,23 @@ BOOST_AUTO_TEST_CASE(updates_that_are_not_finite_are_left_out_until_too_many_fol
     BOOST_CHECK_THROW(t.trainer.update(two_lanes(), 7, 1e-3, 0.5), NotFinite);
 }
 
-BOOST_AUTO_TEST_CASE(norms_of_the_gradient_tensor_by_tensor_make_up_the_global_one) {
+BOOST_AUTO_TEST_CASE(norms_tensor_by_tensor_make_up_those_of_the_whole) {
     Training t;
+    const auto norm_of = [](const std::vector<double>& x) { return std::sqrt(std::inner_product(x.begin(), x.end(), x.begin(), 0.0)); };
+    std::vector<double> before = t.masters(), change;
+    const double weights = norm_of(before);
     const UpdateStats stats = t.trainer.update(two_lanes(), 1, 1e-3, 0.5);
-    double square = 0;
-    for (const auto& [name, norm] : t.trainer.gradient_norms()) square += norm * norm;
-    BOOST_TEST(std::abs(std::sqrt(square) / stats.gradient_norm - 1) < 1e-12);
+    const std::vector<double> after = t.masters();
+    for (std::size_t i = 0; i < before.size(); ++i) change.push_back(after[i] - before[i]);
+    double sum_gradient = 0, sum_weights = 0, sum_change = 0;
+    for (const Trainer::TensorNorms& norms : t.trainer.tensor_norms(view(before.data(), {static_cast<std::int64_t>(before.size())}))) {
+        sum_gradient += norms.gradient * norms.gradient, sum_weights += norms.weights * norms.weights, sum_change += norms.change * norms.change;
+        // LAMB's step is as long as the learning rate tells, in every tensor.
+        BOOST_TEST((std::abs(norms.change / norms.weights - 1e-3) < 1e-9 || norms.gradient == 0), norms.name << ": " << norms.change << " of " << norms.weights);
+    }
+    BOOST_TEST(std::abs(std::sqrt(sum_gradient) / stats.gradient_norm - 1) < 1e-12);
+    BOOST_TEST(std::abs(std::sqrt(sum_weights) / weights - 1) < 1e-12);
+    BOOST_TEST(std::abs(std::sqrt(sum_change) / norm_of(change) - 1) < 1e-12);
     BOOST_TEST(t.trainer.find_faults(tasks::LaneBatch(two_lanes()[0]), 0.5) == "");
 }
 
