@@ -21,18 +21,21 @@ elseif(RF_SANITIZE)
   target_link_options(rf_options INTERFACE -fsanitize=address,undefined)
 endif()
 
-# Of the tests: what they call is compiled for speed, they themselves need not be.
+# Of the tests: what they call is compiled for speed and looked at for undefined behaviour, they themselves need not be (a third of their compilation).
 add_library(rf_test_options INTERFACE)
+target_link_libraries(rf_test_options INTERFACE Boost::unit_test_framework)
 target_compile_definitions(rf_test_options INTERFACE BOOST_TEST_DYN_LINK)
 target_compile_options(rf_test_options INTERFACE "$<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-O1>")
-
-# What most sources include is read and compiled once: that is half of a file's time. Not with ccache, which would find nothing again, and
-# not where RF_PRECOMPILED is OFF, so that each file can be seen to include what it needs. All who share it have its flags.
-set(precompile ON)
-if(CCACHE OR RF_FUZZ)
-  set(precompile OFF)
+if(RF_SANITIZE STREQUAL ON)
+  target_compile_options(rf_test_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fno-sanitize=undefined>)
 endif()
-set(RF_PRECOMPILED ${precompile} CACHE BOOL "precompiled headers")
+
+# What most sources include is read and compiled once: that is half of a file's time. All who share it have its flags. Fuzz targets go without, so that
+# each file is also seen to include what it needs.
+set(RF_PRECOMPILED ON CACHE BOOL "precompiled headers")
+if(RF_FUZZ)
+  set(RF_PRECOMPILED OFF)
+endif()
 target_link_libraries(rf_options INTERFACE OpenMP::OpenMP_CXX Boost::json)
 function(rf_precompile target owner)
   if(RF_PRECOMPILED)
@@ -46,6 +49,9 @@ if(RF_PRECOMPILED)
   add_library(rf_precompiled STATIC ${PROJECT_BINARY_DIR}/empty.cpp)
   target_link_libraries(rf_precompiled PRIVATE rf_options)
   target_precompile_headers(rf_precompiled PRIVATE ${precompiled})
+  if(CCACHE)
+    target_compile_options(rf_options INTERFACE $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CXX_COMPILER_ID:GNU>>:-fpch-preprocess>)
+  endif()
   add_library(rf_precompiled_test STATIC ${PROJECT_BINARY_DIR}/empty.cpp)
   target_link_libraries(rf_precompiled_test PRIVATE rf_options rf_test_options)
   target_precompile_headers(rf_precompiled_test PRIVATE ${precompiled} <boost/test/unit_test.hpp>)
