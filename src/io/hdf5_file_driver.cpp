@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <tuple>
@@ -23,18 +24,6 @@ namespace {
 std::map<std::string, std::string>& troubles() {
     static std::map<std::string, std::string> notes;
     return notes;
-}
-
-/// Of a file that was not taken where the library looked first, the first reason.
-struct DamageNote {
-    std::string name, text;
-};
-DamageNote& damage() {
-    static DamageNote note;
-    return note;
-}
-void note_damage(const std::string& name, const char* what) {
-    if (damage().text.empty()) damage() = {name, what};
 }
 
 /// What the library holds of an open file: its own part first.
@@ -77,60 +66,6 @@ H5FD_t* open_file(const char* name, unsigned flags, hid_t, haddr_t) {
     return &file.release()->own;
 }
 
-/// What is known of files while any is open: the library opens a source of virtual datasets again for each of them.
-struct Known {
-    struct Entry {
-        dev_t device;
-        ino_t inode;
-        timespec changed;
-        std::shared_ptr<CheckedReader> reader;
-    };
-    std::map<std::string, Entry> files;
-    int open = 0;
-};
-Known& known() {
-    static Known all;
-    return all;
-}
-
-std::shared_ptr<CheckedReader> reader_of(const DrivenFile& file) {
-    const auto found = known().files.find(file.path);
-    if (found != known().files.end()) {
-        const Known::Entry& e = found->second;
-        if (std::tuple(e.device, e.inode, e.changed.tv_sec, e.changed.tv_nsec) == std::tuple(file.device, file.inode, file.changed.tv_sec, file.changed.tv_nsec)) return e.reader;
-    }
-    auto reader = std::make_shared<CheckedReader>(file.path);
-    known().files[file.path] = {file.device, file.inode, file.changed, reader};
-    return reader;
-}
-
-herr_t close_file(H5FD_t* file);
-herr_t close_checked(H5FD_t* file) {
-    if (--known().open == 0) known().files.clear();
-    return close_file(file);
-}
-
-H5FD_t* open_checked(const char* name, unsigned flags, hid_t driver, haddr_t most) {
-    try {
-        if (!std::filesystem::exists(name)) throw Damage(message(name, ": missing"));
-        H5FD_t* file = open_file(name, flags, driver, most);
-        if (!file) throw Damage(take_write_trouble(name));
-        ++known().open;
-        try {
-            of(file).checked = reader_of(of(file));
-        } catch (...) {
-            close_checked(file);
-            throw;
-        }
-        // The library asks for a source by its bare name in several folders.
-        if (damage().name == std::filesystem::path(name).filename()) damage() = {};
-        return file;
-    } catch (const std::exception& e) {
-        note_damage(std::filesystem::path(name).filename(), e.what());
-        return nullptr;
-    }
-}
-
 herr_t close_file(H5FD_t* file) {
     const std::unique_ptr<DrivenFile> mine(&of(file));
     if (::close(mine->fd) != 0) mine->note("close");
@@ -171,16 +106,6 @@ herr_t read(H5FD_t* file, H5FD_mem_t, hid_t, haddr_t at, size_t size, void* buff
     }
     std::memset(to, 0, size);
     return 0;
-}
-
-herr_t read_checked(H5FD_t* file, H5FD_mem_t, hid_t, haddr_t at, size_t size, void* buffer) {
-    try {
-        of(file).checked->read(of(file).fd, static_cast<std::int64_t>(at), static_cast<std::int64_t>(size), static_cast<char*>(buffer));
-        return 0;
-    } catch (const std::exception& e) {
-        note_damage(of(file).path, e.what());
-        return -1;
-    }
 }
 
 herr_t write(H5FD_t* file, H5FD_mem_t, hid_t, haddr_t at, size_t size, const void* buffer) {
@@ -228,6 +153,86 @@ H5FD_class_t description() {
     std::fill(std::begin(c.fl_map), std::end(c.fl_map), H5FD_MEM_SUPER);
     c.fl_map[H5FD_MEM_DRAW] = c.fl_map[H5FD_MEM_GHEAP] = H5FD_MEM_DRAW;
     return c;
+}
+
+// Files whose blocks are checked.
+
+/// The first trouble met since it was last asked for.
+struct DamageNote {
+    std::string text;
+    std::string absent;  ///< where the trouble is a file that is not there: its bare name
+};
+DamageNote& damage() {
+    static DamageNote note;
+    return note;
+}
+void note_damage(const std::string& what, const std::string& absent = {}) {
+    if (damage().text.empty()) damage() = {what, absent};
+}
+
+/// What is known of files while any is open: the library opens a source of virtual datasets again for each of them.
+struct Known {
+    struct Entry {
+        dev_t device;
+        ino_t inode;
+        timespec changed;
+        std::shared_ptr<CheckedReader> reader;
+    };
+    std::map<std::string, Entry> files;
+    int open = 0;
+};
+Known& known() {
+    static Known all;
+    return all;
+}
+
+std::shared_ptr<CheckedReader> reader_of(const DrivenFile& file) {
+    const auto found = known().files.find(file.path);
+    if (found != known().files.end()) {
+        const Known::Entry& e = found->second;
+        if (std::tuple(e.device, e.inode, e.changed.tv_sec, e.changed.tv_nsec) == std::tuple(file.device, file.inode, file.changed.tv_sec, file.changed.tv_nsec)) return e.reader;
+    }
+    auto reader = std::make_shared<CheckedReader>(file.path);
+    known().files[file.path] = {file.device, file.inode, file.changed, reader};
+    return reader;
+}
+
+herr_t close_checked(H5FD_t* file) {
+    if (--known().open == 0) known().files.clear();
+    return close_file(file);
+}
+
+H5FD_t* open_checked(const char* name, unsigned flags, hid_t driver, haddr_t most) {
+    const std::string bare = std::filesystem::path(name).filename();
+    H5FD_t* file = open_file(name, flags, driver, most);
+    if (!file) {
+        const std::string why = take_write_trouble(name);
+        std::error_code ignored;
+        const bool absent = !std::filesystem::exists(name, ignored);
+        note_damage(absent ? message(name, ": missing") : why, absent ? bare : "");
+        return nullptr;
+    }
+    ++known().open;
+    try {
+        of(file).checked = reader_of(of(file));
+    } catch (const std::exception& e) {
+        note_damage(e.what());
+        close_checked(file);
+        return nullptr;
+    }
+    // The library asks for a source in several folders until it finds one.
+    if (damage().absent == bare) damage() = {};
+    return file;
+}
+
+herr_t read_checked(H5FD_t* file, H5FD_mem_t, hid_t, haddr_t at, size_t size, void* buffer) {
+    try {
+        of(file).checked->read(of(file).fd, static_cast<std::int64_t>(at), static_cast<std::int64_t>(size), static_cast<char*>(buffer));
+        return 0;
+    } catch (const std::exception& e) {
+        note_damage(e.what());
+        return -1;
+    }
 }
 
 }  // namespace

@@ -33,7 +33,7 @@ def test_updates_that_are_not_finite_are_left_out_noted_and_end_the_run_when_too
         assert column(folder, "events/step") == [2, 3] and column(folder, "events/kind") == [1, 1] and column(folder, "events/first_sample") == [16, 32]
         before = snapshot(folder)
         again = run("pretrain", *settings, "--set", "replay=3", ranks=ranks)
-        assert re.search(r"update 3: loss .*left out: loss \S+, gradient of", again) and "norms of the gradient" in again, again
+        assert re.search(r"update 3: loss .*left out: loss \S+, gradient of", again) and "|gradient|, |weights| and |change|, tensor by tensor" in again, again
         assert snapshot(folder) == before
 
 
@@ -41,13 +41,15 @@ def test_a_replay_has_the_numbers_of_the_run_and_writes_nothing():
     prepare()
     settings = tiny("whole", steps=10)
     run("pretrain", *settings)
-    loss, norm, before = column("whole", "train/loss"), column("whole", "train/grad_norm"), snapshot("whole")
+    loss, norm, rate, before = *(column("whole", f"train/{name}") for name in ("loss", "grad_norm", "lr")), snapshot("whole")
     for update, start, ranks in ((8, 5, 1), (3, 0, 1), (8, 5, 4), (10, 5, 2)):
         text = run("pretrain", *settings, "--set", f"replay={update}", ranks=ranks)
         assert f"from the state after {start};" in text, text
         assert f"update {update}: loss {loss[update - 1]:.9g}, |g| {norm[update - 1]:.9g}," in text, (loss[update - 1], norm[update - 1], text)
-        norms = [float(line.split()[0]) for line in text.split("tensor by tensor:")[1].splitlines() if line.strip()]
-        assert abs(sum(x * x for x in norms) ** 0.5 / norm[update - 1] - 1) < 1e-3, text
+        norms = [[float(word) for word in line.split()[:3]] for line in text.split("tensor by tensor:")[1].splitlines() if line.strip()]
+        assert abs(sum(gradient * gradient for gradient, _, _ in norms) ** 0.5 / norm[update - 1] - 1) < 1e-3, text
+        # LAMB changes every tensor by the learning rate.
+        assert all(abs(change / weights / rate[update - 1] - 1) < 1e-2 for _, weights, change in norms), (rate[update - 1], text)
     assert snapshot("whole") == before
 
 
