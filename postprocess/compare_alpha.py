@@ -115,16 +115,22 @@ def write_page(folder, output):
                     if norms := run.norms():
                         axes.plot(list(norms), [of(*norm) for norm in norms.values()], color=color, linewidth=1.2, label=arm)
             axes.set_xlabel("layer")
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set_ylabel(f"{what}, half-way")
             axes.set_yscale("log")
             if axes.lines:
+                low, high = axes.get_ylim()
+                if 0 < high < 10 * low:  # differences below this are none
+                    axes.set_ylim(low / 3, high * 3)
                 axes.legend(frameon=False, fontsize=7)
         return f"<div><h3>{depth} layers, rate {rate:g}</h3>{svg(draw)}</div>"
 
     body += section("Loss", "<div class=grid>" + "".join(draw_losses(depth, rate) for depth in depths for rate in rates) + "</div>")
-    for title, what, of in (("Gradients by layer", "norm of its gradient", lambda gradient, weights, change: gradient),
-                            ("Updates by layer", "norm of its change over that of its weights", lambda gradient, weights, change: change / weights)):
-        body += section(title, "<div class=grid>" + "".join(draw_norms(depth, rate, what, of) for depth in depths for rate in rates) + "</div>")
+    for title, what, of, remark in (
+            ("Gradients by layer", "|gradient|", lambda gradient, weights, change: gradient, ""),
+            ("Updates by layer", "|change| / |weights|", lambda gradient, weights, change: change / weights,
+             "<p>LAMB changes each tensor by the learning rate's share of it, however small its gradient has become; another optimizer (--set optimizer.name=adamw) does not.</p>")):
+        body += section(title, remark + "<div class=grid>" + "".join(draw_norms(depth, rate, what, of) for depth in depths for rate in rates) + "</div>")
     note = f"""<p>The article: plain post-norm with a start of gain 1 does not converge when deep; a residual weight that rises from 0 to 1 makes it converge, without the loss of quality that ReZero has
         (RoFormerV2, Su 2022). Here: {sum(run.done for run in runs)} of {len(runs)} runs, {runs[0].updates} updates each, the same schedule of the learning rate for all arms of a table; token frequencies alone reach
         {figure(unigram)} nats. Small models on little text: what converges in so few updates may differ from what does in a million.</p>"""
