@@ -6,8 +6,9 @@
 
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 #include <iostream>
-#include <numeric>
+#include <memory>
 
 namespace rf::app {
 
@@ -30,6 +31,57 @@ Example encode_line(const LoadedModel& loaded, const std::string& line, std::siz
     return example;
 }
 
+/// The file of hidden states, written as they come; it has its name only when it is whole.
+class HiddenFile {
+public:
+    HiddenFile(std::string out, const std::vector<std::int64_t>& offsets, std::int64_t c) : out_(std::move(out)), partial_(out_ + ".partial"), c_(c) {
+        const auto hold = h5::lock();
+        file_ = h5::create_file(partial_);
+        h5::set_attribute(file_, schema::kind, schema::kind_hidden);
+        h5::set_attribute(file_, schema::version, std::int64_t{1});
+        h5::write_vector(file_, "offsets", offsets, {"tokens", "first token of each line [lines + 1]"});
+        rows_ = std::make_unique<h5::RowWriter>(file_, "hidden", H5T_NATIVE_FLOAT, Shape{offsets.back(), c},
+                                                h5::Info{"1", "last hidden states [tokens, C], [CLS] and [SEP] included"});
+    }
+    ~HiddenFile() {
+        const auto hold = h5::lock();
+        rows_.reset();
+        file_.close();
+        std::error_code ignored;
+        if (!finished_) std::filesystem::remove(partial_, ignored);
+    }
+    HiddenFile(const HiddenFile&) = delete;
+    HiddenFile& operator=(const HiddenFile&) = delete;
+
+    void add(const std::vector<float>& hidden) {
+        const auto hold = h5::lock();
+        rows_->add(hidden.data(), static_cast<std::int64_t>(hidden.size()) / c_);
+        // A full disk is met now rather than at the end.
+        constexpr std::int64_t flushed_bytes = 256 << 20;
+        unflushed_ += static_cast<std::int64_t>(hidden.size() * sizeof(float));
+        if (unflushed_ < flushed_bytes) return;
+        h5::flush_file(file_, partial_);
+        unflushed_ = 0;
+    }
+    void finish() {
+        {
+            const auto hold = h5::lock();
+            rows_.reset();
+            h5::close_file(file_, partial_);
+        }
+        sync_path(partial_);
+        rename_durably(partial_, out_);
+        finished_ = true;
+    }
+
+private:
+    std::string out_, partial_;
+    std::int64_t c_, unflushed_ = 0;
+    h5::File file_;
+    std::unique_ptr<h5::RowWriter> rows_;
+    bool finished_ = false;
+};
+
 }  // namespace
 
 int run_encode(const Invocation& invocation, World& world) {
@@ -48,48 +100,40 @@ int run_encode(const Invocation& invocation, World& world) {
     for (std::size_t i = 1; i < lines.size(); ++i)
         if (offsets[i + 1] - offsets[batches.back()] > batch_tokens) batches.push_back(i);
     batches.push_back(lines.size());
-    // Neighbouring batches of about even token counts: rank r takes the r-th run.
-    const auto batch_at = [&](int r) {
-        const std::int64_t token = part_begin(offsets.back(), r, all.size());
-        return static_cast<std::size_t>(std::lower_bound(batches.begin(), batches.end(), token, [&](std::size_t line, std::int64_t t) { return offsets[line] < t; }) -
-                                        batches.begin());
-    };
-    const auto line_at = [&](int r) { return batches[batch_at(r)]; };
-    const std::size_t begin = line_at(all.rank()), end = line_at(all.rank() + 1);
+    const std::size_t count = batches.size() - 1, ranks = static_cast<std::size_t>(all.size());
+    std::unique_ptr<HiddenFile> file;
+    if (all.rank() == 0) file = std::make_unique<HiddenFile>(out, offsets, c);
     const auto started = std::chrono::steady_clock::now();
-    std::vector<float> hidden;
-    hidden.reserve(static_cast<std::size_t>((offsets[end] - offsets[begin]) * c));
-    for (std::size_t b = batch_at(all.rank()); b < batch_at(all.rank() + 1); ++b) {
-        PackedBatch batch;
-        batch.clear();
-        for (std::size_t i = batches[b]; i < batches[b + 1]; ++i) batch.append(examples[i], i);
-        const std::vector<float> x = loaded.model().encode(tasks::LaneBatch(std::move(batch)), loaded.alpha());
-        hidden.insert(hidden.end(), x.begin(), x.end());
-        log::live(message("encoded ", batches[b + 1] - begin, " of ", end - begin, " lines"));
+    // In rounds of one batch a rank, whose pieces go to rank 0 in rank order: no more is held than a round.
+    for (std::size_t first = 0; first < count; first += ranks) {
+        const auto line_at = [&](std::size_t rank) { return batches[std::min(first + rank, count)]; };
+        const auto rank = static_cast<std::size_t>(all.rank());
+        std::vector<float> hidden, round;
+        if (line_at(rank) < line_at(rank + 1)) {
+            PackedBatch batch;
+            batch.clear();
+            for (std::size_t i = line_at(rank); i < line_at(rank + 1); ++i) batch.append(examples[i], i);
+            hidden = loaded.model().encode(tasks::LaneBatch(std::move(batch)), loaded.alpha());
+        }
+        if (ranks == 1) {
+            round = std::move(hidden);
+        } else {
+            std::vector<std::int64_t> send(ranks + 1, static_cast<std::int64_t>(hidden.size() * sizeof(float))), recv(ranks + 1, 0);
+            send[0] = 0;
+            if (rank == 0) {
+                for (std::size_t r = 0; r <= ranks; ++r) recv[r] = (offsets[line_at(r)] - offsets[line_at(0)]) * c * static_cast<std::int64_t>(sizeof(float));
+                round.resize(static_cast<std::size_t>(recv.back()) / sizeof(float));
+            }
+            Stream host;
+            all.all_to_all(host, hidden.data(), send, round.data(), recv);
+        }
+        if (!file) continue;
+        file->add(round);
+        log::live(message("encoded ", line_at(ranks), " of ", lines.size(), " lines"));
     }
-    const double seconds = all.max(std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count());
-    // Pieces go to rank 0 in rank order.
-    std::vector<std::int64_t> send(static_cast<std::size_t>(all.size()) + 1, static_cast<std::int64_t>(hidden.size() * sizeof(float)));
-    send[0] = 0;
-    std::vector<std::int64_t> recv(static_cast<std::size_t>(all.size()) + 1, 0);
-    std::vector<float> whole(all.rank() == 0 ? static_cast<std::size_t>(offsets.back() * c) : 0);
-    if (all.rank() == 0)
-        for (int r = 0; r <= all.size(); ++r) recv[static_cast<std::size_t>(r)] = offsets[line_at(r)] * c * static_cast<std::int64_t>(sizeof(float));
-    Stream host;
-    all.all_to_all(host, hidden.data(), send, whole.data(), recv);
-    if (all.rank() != 0) return 0;
-    const std::string partial = out + ".partial";
-    {
-        const auto hold = h5::lock();
-        h5::File file = h5::create_file(partial);
-        h5::set_attribute(file, schema::kind, schema::kind_hidden);
-        h5::set_attribute(file, schema::version, std::int64_t{1});
-        h5::write(file, "hidden", view(whole.data(), {offsets.back(), c}), {"1", "last hidden states [tokens, C], [CLS] and [SEP] included"});
-        h5::write_vector(file, "offsets", offsets, {"tokens", "first token of each line [lines + 1]"});
-        h5::close_file(file, partial);
-    }
-    sync_path(partial);
-    rename_durably(partial, out);
+    if (!file) return 0;
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+    file->finish();
     log::info("encoded ", lines.size(), " lines, ", offsets.back(), " tokens in ", seconds, " s (", std::llround(static_cast<double>(offsets.back()) / std::max(seconds, 1e-9)),
               " tokens/s) -> ", out);
     return 0;

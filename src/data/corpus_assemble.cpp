@@ -110,40 +110,27 @@ Plan share_plan(const BuildCorpusInput& in, const fs::path& partial, const std::
     return plan;
 }
 
-/// A contiguous dataset of known length, filled from the front.
+/// A dataset filled from the front, with a digest over the digests of what was added.
 class Filler {
 public:
-    Filler(hid_t file, const char* name, hid_t type, std::int64_t item, std::int64_t count, const h5::Info& info) : type_(type), item_(item), name_(name) {
-        const auto n = static_cast<hsize_t>(count);
-        const h5::Dataspace space(h5::check(H5Screate_simple(1, &n, nullptr), name));
-        const h5::PropertyList create(h5::check(H5Pcreate(H5P_DATASET_CREATE), name));
-        H5Pset_layout(create, H5D_CONTIGUOUS);
-        H5Pset_alloc_time(create, H5D_ALLOC_TIME_EARLY);
-        H5Pset_obj_track_times(create, false);
-        set_ = h5::Dataset(h5::check(H5Dcreate2(file, name, type, space, H5P_DEFAULT, create, H5P_DEFAULT), name));
-        h5::set_attribute(set_, "units", info.units);
-        h5::set_attribute(set_, "description", info.description);
-    }
+    Filler(hid_t file, const char* name, hid_t type, std::int64_t item, std::int64_t count, const h5::Info& info)
+        : rows_(file, name, type, {count}, info), item_(item), name_(name) {}
     void add(const void* data, std::int64_t count) {
         if (count == 0) return;
-        const auto start = static_cast<hsize_t>(at_), n = static_cast<hsize_t>(count);
-        const h5::Dataspace file(h5::check(H5Dget_space(set_), name_)), memory(h5::check(H5Screate_simple(1, &n, nullptr), name_));
-        h5::check(H5Sselect_hyperslab(file, H5S_SELECT_SET, &start, nullptr, &n, nullptr), name_);
-        h5::check(H5Dwrite(set_, type_, memory, file, H5P_DEFAULT, data), name_);
+        rows_.add(data, count);
         digests_ += digest(data, count * item_);
-        at_ += count;
+        count_ += count;
     }
-    /// Digest over the digests of what was added, and where the bytes lie.
+    /// Where the bytes lie.
     FileDigest::Range finish() {
-        h5::set_attribute(set_, schema::corpus::digest, digest(digests_.data(), static_cast<std::int64_t>(digests_.size())));
-        const auto begin = static_cast<std::int64_t>(H5Dget_offset(set_));
-        return {name_, begin, begin + at_ * item_};
+        h5::set_attribute(rows_.set(), schema::corpus::digest, digest(digests_.data(), static_cast<std::int64_t>(digests_.size())));
+        const auto begin = static_cast<std::int64_t>(H5Dget_offset(rows_.set()));
+        return {name_, begin, begin + count_ * item_};
     }
 
 private:
-    h5::Dataset set_;
-    hid_t type_;
-    std::int64_t item_, at_ = 0;
+    h5::RowWriter rows_;
+    std::int64_t item_, count_ = 0;
     std::string name_, digests_;
 };
 

@@ -199,6 +199,29 @@ Dataset write(hid_t parent, const std::string& name, const ConstTensor& data, co
     return write_raw(parent, name, native_type(data.dtype), data.shape.rank, dims, data.data, info);
 }
 
+RowWriter::RowWriter(hid_t parent, const std::string& name, hid_t type, const Shape& shape, const Info& info) : type_(type), shape_(shape), name_(name) {
+    hsize_t dims[Shape::max_rank] = {};
+    for (int axis = 0; axis < shape.rank; ++axis) dims[axis] = static_cast<hsize_t>(shape[axis]);
+    const Dataspace space(check(H5Screate_simple(shape.rank, dims, nullptr), name));
+    const PropertyList create(check(H5Pcreate(H5P_DATASET_CREATE), name));
+    H5Pset_layout(create, H5D_CONTIGUOUS);
+    H5Pset_alloc_time(create, H5D_ALLOC_TIME_EARLY);
+    H5Pset_obj_track_times(create, false);
+    set_ = Dataset(check(H5Dcreate2(parent, name.c_str(), type, space, H5P_DEFAULT, create, H5P_DEFAULT), name));
+    describe(set_, info);
+}
+
+void RowWriter::add(const void* data, std::int64_t rows) {
+    if (rows == 0) return;
+    hsize_t start[Shape::max_rank] = {}, count[Shape::max_rank] = {};
+    for (int axis = 0; axis < shape_.rank; ++axis) count[axis] = static_cast<hsize_t>(shape_[axis]);
+    start[0] = static_cast<hsize_t>(at_), count[0] = static_cast<hsize_t>(rows);
+    const Dataspace file(check(H5Dget_space(set_), name_)), memory(check(H5Screate_simple(shape_.rank, count, nullptr), name_));
+    check(H5Sselect_hyperslab(file, H5S_SELECT_SET, start, nullptr, count, nullptr), name_);
+    check(H5Dwrite(set_, type_, memory, file, H5P_DEFAULT, data), name_);
+    at_ += rows;
+}
+
 template <class T>
 Dataset write_vector(hid_t parent, const std::string& name, const std::vector<T>& data, const Info& info) {
     const hsize_t size = data.size();

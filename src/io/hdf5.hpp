@@ -77,6 +77,20 @@ struct Info {
     std::string description;
 };
 Dataset write(hid_t parent, const std::string& name, const ConstTensor& data, const Info& info);
+/// A contiguous dataset of known size that is filled from the front, some rows (numbers of its first axis) at a time.
+class RowWriter {
+public:
+    RowWriter(hid_t parent, const std::string& name, hid_t type, const Shape& shape, const Info& info);
+    void add(const void* data, std::int64_t rows);
+    const Dataset& set() const { return set_; }
+
+private:
+    Dataset set_;
+    hid_t type_;
+    Shape shape_;
+    std::int64_t at_ = 0;
+    std::string name_;
+};
 /// A vector of numbers (double, float, integers) as a one-dimensional dataset.
 template <class T>
 Dataset write_vector(hid_t parent, const std::string& name, const std::vector<T>& data, const Info& info);
