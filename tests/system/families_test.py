@@ -108,7 +108,7 @@ def test_residuals_are_compared_by_runs_that_continue():
     text = compare()
     assert "5 runs of 10 updates" in text and "rate 0.005, 2 layers, ReZero:" in text and "(0 of 1 converge)" in text, text
     page = open("residuals/compare_alpha.html", encoding="utf-8").read()
-    assert page.count("<svg") == 2 and "depth-scaled, alpha over 5" in page
+    assert page.count("<svg") == 3 and "Updates by layer" in page and "depth-scaled, alpha over 5" in page
     first = state("residuals/depth-002/rezero/rate-0.005/seed-1")
     compare()
     assert state("residuals/depth-002/rezero/rate-0.005/seed-1") == first
