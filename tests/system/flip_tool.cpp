@@ -135,6 +135,19 @@ int main(int argc, char** argv) {
     campaign.flips("checkpoint", places, flips, look_at_checkpoint);
     campaign.cuts("checkpoint", files, cuts, look_at_checkpoint);
 
+    // What loads do: sizes and index first, everything else as it is read.
+    const Look read_checkpoint = [&]() -> std::string {
+        if (std::string damage = find_checkpoint_damage(checkpoint, {.parts = 0}); !damage.empty()) return damage;
+        try {
+            digest_checkpoint(checkpoint);
+        } catch (const Damage& e) {
+            return e.what();
+        }
+        return {};
+    };
+    campaign.flips("checkpoint as it is read", places, flips, read_checkpoint);
+    campaign.cuts("checkpoint as it is read", files, cuts, read_checkpoint);
+
     // What a run does with it: the digest comes before the HDF5 library.
     const Look look_at_shard = [&]() -> std::string {
         try {
