@@ -51,9 +51,9 @@ take_input() {  # DEFAULT ARGUMENT...
 # hand to every rank, and noted in `told`. Sets code.
 told="" child=""
 hear() {
-  heard=1
-  [[ -n $told ]] || note "told to stop by SIG$1"
-  told=$1
+  local before=$told
+  heard=1 told=$1  # first of all: another signal may come while this one is told
+  [[ -n $before ]] || note "told to stop by SIG$1"
   [[ -z $child ]] || kill -USR1 "$child" 2>/dev/null || true
 }
 trap 'hear USR1' USR1
