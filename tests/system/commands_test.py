@@ -165,6 +165,24 @@ def test_inspect_knows_every_kind_of_file():
     assert "not HDF5" in run("inspect", "vocab.txt", expect=2)
 
 
+def test_encode_leaves_nothing_that_is_not_whole():
+    prepare()
+    run("pretrain", *tiny("learnt"))
+    with open("text.txt", "rb") as file:
+        lines = file.read()[:9000].rpartition(b"\n")[0]
+    outputs = []
+    for ranks in (1, 2, 3):
+        run("encode", "--checkpoint", "learnt", "--out", f"hidden-{ranks}.h5", stdin=lines, ranks=ranks)
+        with open(f"hidden-{ranks}.h5", "rb") as file:
+            outputs.append(file.read())
+    assert outputs[0] == outputs[1] == outputs[2]
+    # A disk that takes 64 KiB.
+    done = subprocess.run(["bash", "-c", "ulimit -f 64; trap '' XFSZ; exec \"$0\" encode --checkpoint learnt --out hidden.h5", ROFORMER], input=lines, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT)
+    assert done.returncode == 1 and b"cannot write hidden.h5.partial: File too large" in done.stdout, done.stdout
+    assert not glob.glob("hidden.h5*")
+
+
 def test_lines_in_a_file_are_plain():
     prepare()
     text = run("pretrain", *tiny("plain"))
