@@ -21,7 +21,7 @@ elseif(RF_SANITIZE)
   target_link_options(rf_options INTERFACE -fsanitize=address,undefined)
 endif()
 
-# Of the tests: what they call is compiled for speed and looked at for undefined behaviour, they themselves need not be (a third of their compilation).
+# Of the tests: what they call is compiled for speed and looked at for undefined behaviour, they themselves need not be (half of their compilation).
 add_library(rf_test_options INTERFACE)
 target_link_libraries(rf_test_options INTERFACE Boost::unit_test_framework)
 target_compile_definitions(rf_test_options INTERFACE BOOST_TEST_DYN_LINK)
