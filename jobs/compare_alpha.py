@@ -11,6 +11,9 @@ from comparison import SOURCE, Comparison, Progress, above_zero, add_common, gua
 sys.path.insert(0, str(SOURCE / "postprocess"))  # the page is made by the module of the same name there
 
 
+RESIDUALS = ("plain", "alpha", "rezero", "depth", "depth_alpha")
+
+
 def arguments():
     parser = argparse.ArgumentParser(prog="compare_alpha")
     parser.add_argument("--corpus", required=True)
@@ -19,6 +22,7 @@ def arguments():
     parser.add_argument("--rates", type=rates, default=[0.5e-3, 2e-3])
     parser.add_argument("--seeds", type=numbers, default=[1, 2, 3])
     parser.add_argument("--warmups", type=numbers, default=[100, 400])
+    parser.add_argument("--residuals", type=str.split, default=list(RESIDUALS))
     parser.add_argument("--updates", type=above_zero, default=400)
     parser.add_argument("--hidden", type=above_zero, default=128)
     parser.add_argument("--sequences", type=above_zero, default=32)
@@ -28,14 +32,15 @@ def arguments():
     return parser.parse_args()
 
 
-def arms_of(warmups):
+def arms_of(residuals, warmups):
     """Name -> (model, schedule.alpha): what the arms differ in."""
     alpha = lambda updates: f"[[0,0],[{updates},1]]"
-    arms = {"plain post-norm": ({"residual_mode": "plain"}, None)}
-    arms |= {f"alpha over {updates}": ({"residual_mode": "alpha"}, alpha(updates)) for updates in warmups}
-    arms |= {"ReZero": ({"residual_mode": "rezero"}, None), "depth-scaled start": ({"residual_mode": "plain", "init_mode": "depth"}, None),
-             f"depth-scaled, alpha over {warmups[0]}": ({"residual_mode": "alpha", "init_mode": "depth"}, alpha(warmups[0]))}
-    return arms
+    kinds = {"plain": {"plain post-norm": ({"residual_mode": "plain"}, None)},
+             "alpha": {f"alpha over {updates}": ({"residual_mode": "alpha"}, alpha(updates)) for updates in warmups},
+             "rezero": {"ReZero": ({"residual_mode": "rezero"}, None)},
+             "depth": {"depth-scaled start": ({"residual_mode": "plain", "init_mode": "depth"}, None)},
+             "depth_alpha": {f"depth-scaled, alpha over {warmups[0]}": ({"residual_mode": "alpha", "init_mode": "depth"}, alpha(warmups[0]))}}
+    return {name: arm for residual in residuals for name, arm in kinds[residual].items()}
 
 
 def folder_of(depth, rate, arm, seed):
@@ -49,12 +54,16 @@ def main():
             comparison.refuse(f"{path} is not there")
     if a.hidden % 32:
         comparison.refuse(f"--hidden: expected a multiple of 32 (the size of a head), found {a.hidden}")
+    if unknown := [residual for residual in a.residuals if residual not in RESIDUALS] or not a.residuals:
+        comparison.refuse(f"--residuals: expected some of {', '.join(RESIDUALS)}, found {' '.join(unknown) if a.residuals else 'none'}")
     comparison.prepare(a.output)
-    jobs = [(depth, rate, arm, seed) for depth in a.depths for rate in a.rates for arm in arms_of(a.warmups) for seed in a.seeds]
+    arms = arms_of(a.residuals, a.warmups)
+    # One seed of everything first: what is there when time runs out compares all arms.
+    jobs = [(depth, rate, arm, seed) for seed in a.seeds for depth in a.depths for rate in a.rates for arm in arms]
     print(f"compare_alpha: {len(jobs)} runs of {a.updates} updates of {a.sequences} x {a.length} into {a.output}", flush=True)
     progress = Progress(len(jobs))
     for depth, rate, arm, seed in jobs:
-        model, alpha = arms_of(a.warmups)[arm]
+        model, alpha = arms[arm]
         folder = a.output / folder_of(depth, rate, arm, seed)
         folder.mkdir(parents=True, exist_ok=True)
         settings = {"model": json.dumps({"file": str(SOURCE / "inputs/model/tiny.json"), "hidden_size": a.hidden, "num_attention_heads": a.hidden // 32, "intermediate_size": 4 * a.hidden,

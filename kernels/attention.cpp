@@ -2,11 +2,11 @@
 
 #include "core/op_log.hpp"
 #include "kernels/dispatch.hpp"
-#include "kernels/product.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 namespace rf {
@@ -16,28 +16,73 @@ namespace {
 /// Query rows worked on at once: their scores against a whole sequence stay in cache.
 constexpr std::int64_t query_block = 128;
 
+/// Elements between rows of a matrix in scratch: room for whole vectors, and an odd number of cache lines, so that the rows of a column of
+/// vectors do not compete for the same places in cache.
+constexpr std::int64_t row_room(std::int64_t n) { return (((n + simd::product_columns - 1) / simd::product_columns) | 1) * simd::product_columns; }
+/// What a product works on of n columns.
+constexpr std::int64_t whole_columns(std::int64_t n) { return (n + simd::product_columns - 1) / simd::product_columns * simd::product_columns; }
+
+/// A matrix in scratch. What lies behind its columns means nothing: it reaches only what lies behind the columns of a product.
 template <class R>
-void multiply(const R* a, std::int64_t lda, bool trans_a, const R* b, std::int64_t ldb, bool trans_b, R* c, std::int64_t ldc, std::int64_t m,
-              std::int64_t n, std::int64_t k, bool accumulate) {
-    product(Product<R, R>{a, lda, trans_a, b, ldb, trans_b, c, ldc, m, n, k, accumulate});
+class Matrix {
+public:
+    void reshape(std::int64_t rows, std::int64_t columns) {
+        columns_ = columns;
+        ld_ = row_room(columns);
+        if (const auto size = static_cast<std::size_t>(rows * ld_); data_.size() < size) data_.resize(size);
+    }
+    R* row(std::int64_t i) { return data_.data() + i * ld_; }
+    const R* row(std::int64_t i) const { return data_.data() + i * ld_; }
+    std::int64_t columns() const { return columns_; }
+    std::int64_t ld() const { return ld_; }
+
+private:
+    std::vector<R> data_;
+    std::int64_t columns_ = 0, ld_ = 0;
+};
+
+/// C [m, columns of B] = A B or Aᵀ B, over k elements a sum; added to what is there where `accumulate`.
+template <class R>
+void multiply(const Matrix<R>& a, bool transpose_a, const Matrix<R>& b, Matrix<R>& c, std::int64_t m, std::int64_t k, bool accumulate = false) {
+    reals_of<R>().product({.a = a.row(0), .row_a = transpose_a ? 1 : a.ld(), .step_a = transpose_a ? a.ld() : 1, .b = b.row(0), .ldb = b.ld(), .c = c.row(0),
+                           .ldc = c.ld(), .m = m, .n = whole_columns(b.columns()), .k = k, .accumulate = accumulate});
+}
+
+/// Asks for rows of D elements before they are needed: they lie a token apart, further than a processor looks ahead by itself.
+template <class T>
+void expect(const T* x, std::int64_t stride, std::int64_t rows, std::int64_t d) {
+    constexpr std::int64_t line = 64 / sizeof(T);
+    for (std::int64_t i = 0; i < rows; ++i)
+        for (std::int64_t j = 0; j < d; j += line) __builtin_prefetch(x + i * stride + j, 0, 2);
 }
 
 /// One head of one sequence: `rows` rows of D elements, `stride` elements apart, as accumulators.
 template <class T, class R>
-void fetch(const T* x, std::int64_t stride, std::int64_t rows, std::int64_t d, std::vector<R>& out) {
-    out.resize(static_cast<std::size_t>(rows * d));
-    for (std::int64_t i = 0; i < rows; ++i) rows_of<T>().widen(x + i * stride, out.data() + i * d, d);
+void fetch(const T* x, std::int64_t stride, std::int64_t rows, std::int64_t d, Matrix<R>& out) {
+    out.reshape(rows, d);
+    for (std::int64_t i = 0; i < rows; ++i) rows_of<T>().widen(x + i * stride, out.row(i), d);
 }
 template <class T, class R>
-void put(const std::vector<R>& x, std::int64_t rows, std::int64_t d, T* out, std::int64_t stride) {
-    for (std::int64_t i = 0; i < rows; ++i) rows_of<T>().narrow(x.data() + i * d, out + i * stride, d);
+void put(const Matrix<R>& x, std::int64_t rows, std::int64_t d, T* out, std::int64_t stride) {
+    for (std::int64_t i = 0; i < rows; ++i) rows_of<T>().narrow(x.row(i), out + i * stride, d);
+}
+
+template <class R>
+void transpose(const Matrix<R>& x, std::int64_t rows, Matrix<R>& out) {
+    out.reshape(x.columns(), rows);
+    if constexpr (std::is_same_v<R, float>) {
+        simd::table().transpose(x.row(0), x.ld(), rows, x.columns(), out.row(0), out.ld());
+    } else {
+        for (std::int64_t i = 0; i < rows; ++i)
+            for (std::int64_t j = 0; j < x.columns(); ++j) out.row(j)[i] = x.row(i)[j];
+    }
 }
 
 /// Turns rows by the angles of positions first, first + 1, … in direction 1 or -1.
 template <class R>
-void turn(const ConstTensor& table, std::vector<R>& x, std::int64_t first, std::int64_t rows, std::int64_t d, R direction) {
+void turn(const ConstTensor& table, Matrix<R>& x, std::int64_t first, std::int64_t rows, std::int64_t d, R direction) {
     if (!table) return;
-    for (std::int64_t i = 0; i < rows; ++i) rows_of<R>().rotate(x.data() + i * d, raw<R>(table) + (first + i) * d, d, direction);
+    for (std::int64_t i = 0; i < rows; ++i) rows_of<R>().rotate(x.row(i), raw<R>(table) + (first + i) * d, d, direction);
 }
 
 /// Where (sequence s, head) lies, and the dropout of its query rows.
@@ -61,7 +106,8 @@ simd::DropRow query_dropout(const Args& a, const Place& p, std::int64_t row) {
 
 template <class R>
 struct Scratch {
-    std::vector<R> q, k, v, out, d_out, scores, d_scores, dq, dk, dv;
+    Matrix<R> q, k, v, k_turned, v_turned, out, d_out, scores, d_scores, dq, dk, dv;
+    R shares[query_block];  ///< 1 / the sum of a row of scores
 };
 
 template <class T>
@@ -69,22 +115,28 @@ void forward(const Attention& a, const Place& p, Scratch<simd::Real<T>>& w) {
     using R = simd::Real<T>;
     const std::int64_t tokens = a.qkv.shape[0], heads = a.qkv.shape[2], d = a.qkv.shape[3], n = p.length, width = heads * d;
     const T* q = raw<T>(a.qkv) + p.begin * 3 * width + p.head * d;
+    for (const int part : {1, 0, 2}) expect(q + part * width, 3 * width, n, d);
     fetch(q + width, 3 * width, n, d, w.k);
     turn(a.rotary, w.k, 0, n, d, R{1});
+    transpose(w.k, n, w.k_turned);
     fetch(q + 2 * width, 3 * width, n, d, w.v);
     for (std::int64_t from = 0; from < n; from += query_block) {
         const std::int64_t rows = std::min(query_block, n - from);
+        T* const context = raw<T>(a.context) + (p.begin + from) * width + p.head * d;
+        expect(context, width, rows, d);
         fetch(q + from * 3 * width, 3 * width, rows, d, w.q);
         turn(a.rotary, w.q, from, rows, d, R{1});
-        w.scores.resize(static_cast<std::size_t>(rows * n));
-        w.out.resize(static_cast<std::size_t>(rows * d));
-        multiply(w.q.data(), d, false, w.k.data(), d, true, w.scores.data(), n, rows, n, d, false);
+        w.scores.reshape(rows, n);
+        w.out.reshape(rows, d);
+        multiply(w.q, false, w.k_turned, w.scores, rows, d);
         for (std::int64_t i = 0; i < rows; ++i) {
-            const auto row = reals_of<R>().softmax(w.scores.data() + i * n, n, static_cast<R>(a.scale), query_dropout(a, p, from + i));
+            const auto row = reals_of<R>().softmax(w.scores.row(i), n, static_cast<R>(a.scale), query_dropout(a, p, from + i));
             raw<R>(a.log_sum)[p.head * tokens + p.begin + from + i] = row.maximum + std::log(row.sum);
+            w.shares[i] = 1 / row.sum;
         }
-        multiply(w.scores.data(), n, false, w.v.data(), d, false, w.out.data(), d, rows, d, n, false);
-        put(w.out, rows, d, raw<T>(a.context) + (p.begin + from) * width + p.head * d, width);
+        multiply(w.scores, false, w.v, w.out, rows, n);
+        for (std::int64_t i = 0; i < rows; ++i) reals_of<R>().scale(w.out.row(i), d, w.shares[i]);
+        put(w.out, rows, d, context, width);
     }
 }
 
@@ -94,31 +146,39 @@ void backward(const AttentionBackward& a, const Place& p, Scratch<simd::Real<T>>
     const std::int64_t tokens = a.qkv.shape[0], heads = a.qkv.shape[2], d = a.qkv.shape[3], n = p.length, width = heads * d;
     const T* q = raw<T>(a.qkv) + p.begin * 3 * width + p.head * d;
     T* dq = raw<T>(a.d_qkv) + p.begin * 3 * width + p.head * d;
+    for (const int part : {1, 2, 0}) expect(q + part * width, 3 * width, n, d);
     fetch(q + width, 3 * width, n, d, w.k);
     turn(a.rotary, w.k, 0, n, d, R{1});
+    transpose(w.k, n, w.k_turned);
     fetch(q + 2 * width, 3 * width, n, d, w.v);
-    w.dk.resize(static_cast<std::size_t>(n * d));
-    w.dv.resize(static_cast<std::size_t>(n * d));
+    transpose(w.v, n, w.v_turned);
+    w.dk.reshape(n, d);
+    w.dv.reshape(n, d);
     for (std::int64_t from = 0; from < n; from += query_block) {
         const std::int64_t rows = std::min(query_block, n - from), at = (p.begin + from) * width + p.head * d;
         const bool further = from > 0;
+        expect(raw<T>(a.context) + at, width, rows, d);
+        expect(raw<T>(a.d_context) + at, width, rows, d);
+        expect(dq + from * 3 * width, 3 * width, rows, d);
         fetch(q + from * 3 * width, 3 * width, rows, d, w.q);
         turn(a.rotary, w.q, from, rows, d, R{1});
         fetch(raw<T>(a.context) + at, width, rows, d, w.out);
         fetch(raw<T>(a.d_context) + at, width, rows, d, w.d_out);
-        w.scores.resize(static_cast<std::size_t>(rows * n));
-        w.d_scores.resize(static_cast<std::size_t>(rows * n));
-        w.dq.resize(static_cast<std::size_t>(rows * d));
-        multiply(w.q.data(), d, false, w.k.data(), d, true, w.scores.data(), n, rows, n, d, false);
-        multiply(w.d_out.data(), d, false, w.v.data(), d, true, w.d_scores.data(), n, rows, n, d, false);
+        w.scores.reshape(rows, n);
+        w.d_scores.reshape(rows, n);
+        w.dq.reshape(rows, d);
+        multiply(w.q, false, w.k_turned, w.scores, rows, d);
+        multiply(w.d_out, false, w.v_turned, w.d_scores, rows, d);
         for (std::int64_t i = 0; i < rows; ++i) {
-            const R mean = rows_of<R>().dot(w.d_out.data() + i * d, w.out.data() + i * d, d);
-            reals_of<R>().softmax_backward(w.scores.data() + i * n, w.d_scores.data() + i * n, n, static_cast<R>(a.scale),
+            const R mean = rows_of<R>().dot(w.d_out.row(i), w.out.row(i), d);
+            reals_of<R>().softmax_backward(w.scores.row(i), w.d_scores.row(i), n, static_cast<R>(a.scale),
                                            raw<R>(a.log_sum)[p.head * tokens + p.begin + from + i], mean, query_dropout(a, p, from + i));
         }
-        multiply(w.scores.data(), n, true, w.d_out.data(), d, false, w.dv.data(), d, n, d, rows, further);
-        multiply(w.d_scores.data(), n, true, w.q.data(), d, false, w.dk.data(), d, n, d, rows, further);
-        multiply(w.d_scores.data(), n, false, w.k.data(), d, false, w.dq.data(), d, rows, d, n, false);
+        if (from + rows == n)
+            for (const int part : {1, 2}) expect(dq + part * width, 3 * width, n, d);
+        multiply(w.scores, true, w.d_out, w.dv, n, rows, further);
+        multiply(w.d_scores, true, w.q, w.dk, n, rows, further);
+        multiply(w.d_scores, false, w.k, w.dq, rows, n);
         turn(a.rotary, w.dq, from, rows, d, R{-1});
         put(w.dq, rows, d, dq + from * 3 * width, 3 * width);
     }

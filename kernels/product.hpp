@@ -1,5 +1,5 @@
 #pragma once
-/// One matrix product on the calling thread: what tiles of `gemm` and heads of `attention` are made of.
+/// One matrix product on the calling thread: what tiles of `gemm` are made of.
 /// Called inside an OpenMP parallel region, where oneDNN stays on its thread.
 
 #include <cstdint>

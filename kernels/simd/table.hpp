@@ -1,7 +1,8 @@
 #pragma once
 /// The vector code of this folder exists once for every instruction set; a `Table` holds one set's functions.
 /// They work on one row (or one flat run) and never start threads. f32 results are the same bits in every table:
-/// sixteen lanes everywhere, one fixed tree to join them, no fused multiply-add, an exp() of products and sums only.
+/// sixteen lanes everywhere, one fixed tree to join them, no fused multiply-add, an exp() of products and sums only. The one
+/// exception is `product`, which fuses where it can.
 ///
 /// This header is included by files compiled for AVX2 and AVX-512: it may hold no inline function, since the linker
 /// could keep that copy for the whole program.
@@ -120,6 +121,19 @@ template <class T> struct RowTable {
     void (*softmax_gradient)(const R* logits, T* d, std::int64_t n, SoftmaxRow<R> row, std::int64_t target, R factor);
 };
 
+/// C [m, n] = A [m, k] B [k, n] + beta C, operands in cache. n and the rows' lengths in memory are multiples of `product_columns`.
+template <class R> struct SmallProduct {
+    const R* a;
+    std::int64_t row_a, step_a;  ///< element (i, l) of A is a[i row_a + l step_a]: A as it lies, or transposed
+    const R* b;
+    std::int64_t ldb;
+    R* c;
+    std::int64_t ldc;
+    std::int64_t m, n, k;
+    bool accumulate;  ///< beta is 1, else 0
+};
+constexpr std::int64_t product_columns = 16;
+
 template <class R> struct MomentRule {
     R beta1, rest1, beta2, rest2;  ///< rest = 1 - beta
     R epsilon, decay, correction1, correction2, gradient_factor;
@@ -139,11 +153,16 @@ struct SquareSums {
 
 /// Functions on accumulators (f32 or f64).
 template <class R> struct RealTable {
-    /// scores -> dropout(softmax(scale * scores)), in place.
+    /// An element is a sum in the order of k, whatever the shape.
+    void (*product)(const SmallProduct<R>& p);
+    /// scores -> dropout(exp(scale * score - maximum)), in place: softmax but for the division by the sum. Rows of scores have room for whole vectors of 16 elements; what lies behind the row is
+    /// overwritten.
     SoftmaxRow<R> (*softmax)(R* scores, std::int64_t n, R scale, const DropRow& drop);
     /// In: scores, d_p (gradient of the dropped probabilities). Out: scores = dropout(p), d_p = gradient of the
     /// scores = p * (dropout'(d_p) - mean) * scale, where p = exp(scale * score - log_sum).
     void (*softmax_backward)(R* scores, R* d_p, std::int64_t n, R scale, R log_sum, R mean, const DropRow& drop);
+    /// x = factor * x
+    void (*scale)(R* x, std::int64_t n, R factor);
     /// The largest element and the lowest index where it stands. n > 0.
     std::int64_t (*largest)(const R* x, std::int64_t n, R* value);
     R (*exp_sum)(const R* x, std::int64_t n, R maximum);

@@ -61,7 +61,7 @@ template <class E> using Number = std::type_identity_t<E>;
 template <class E>
 RF_INLINE Lanes<E> fill(Number<E> x) {
     Lanes<E> r;
-    RF_PARTS(E) r.part[p] = typename Lanes<E>::Part{} + x; RF_PARTS_END;
+    RF_PARTS(E) r.part[p] = x - typename Lanes<E>::Part{}; RF_PARTS_END;  // adding 0 would be an addition: it turns -0 into 0
     return r;
 }
 
@@ -261,6 +261,23 @@ template <class Which> RF_INLINE void store(std::uint16_t* to, Lanes<float> v, W
     store_16(to, bits, which);
 }
 
+/// a * b + c: rounded once where the instruction set can. Only sums of products whose bits may differ between sets are made with it.
+RF_INLINE Lanes<float> multiply_add(Lanes<float> a, Lanes<float> b, Lanes<float> c) {
+    RF_PARTS(float)
+#if defined(__AVX512F__)
+        c.part[p] = reinterpret_cast<Lanes<float>::Part>(
+            _mm512_fmadd_ps(reinterpret_cast<__m512>(a.part[p]), reinterpret_cast<__m512>(b.part[p]), reinterpret_cast<__m512>(c.part[p])));
+#elif defined(__FMA__)
+        c.part[p] = reinterpret_cast<Lanes<float>::Part>(
+            _mm256_fmadd_ps(reinterpret_cast<__m256>(a.part[p]), reinterpret_cast<__m256>(b.part[p]), reinterpret_cast<__m256>(c.part[p])));
+#else
+        c.part[p] += a.part[p] * b.part[p];
+#endif
+    RF_PARTS_END;
+    return c;
+}
+RF_INLINE Lanes<double> multiply_add(Lanes<double> a, Lanes<double> b, Lanes<double> c) { return a * b + c; }
+
 /// Joins the lanes in one fixed tree: halves are added, sixteen to one.
 template <class E>
 RF_INLINE E sum(Lanes<E> v) {
@@ -317,8 +334,8 @@ RF_INLINE std::uint32_t bits_of(Mask<double> mask) {
 
 /// e^x: x = n ln2 + r with n whole and |r| <= ln2 / 2, a polynomial for e^r, then n added to the exponent. Relative
 /// error below 2e-7. Zero where the result would be subnormal. The polynomial and the split of ln2 are those of
-/// S. Moshier's Cephes library (expf). NaN stays NaN.
-RF_INLINE Lanes<float> exp(Lanes<float> x) {
+/// S. Moshier's Cephes library (expf). NaN stays NaN. For x that is at most 88.
+RF_INLINE Lanes<float> finite_exp(Lanes<float> x) {
     const float round_shift = 12582912.0F;  // 1.5 * 2^23: adding it leaves the nearest whole number in the low bits
     const Lanes<float> shifted = x * 1.44269504088896341F + round_shift;
     const Lanes<float> n = shifted - round_shift;
@@ -332,9 +349,9 @@ RF_INLINE Lanes<float> exp(Lanes<float> x) {
     Lanes<std::uint32_t> bits = bits_as<std::uint32_t>(y);
     const Lanes<std::uint32_t> exponent = bits_as<std::uint32_t>(shifted);
     RF_PARTS(std::uint32_t) bits.part[p] += exponent.part[p] << 23; RF_PARTS_END;
-    const Lanes<float> finite = select<float>(x > 88.7F, fill<float>(__builtin_inff()), bits_as<float>(bits));
-    return select<float>(x < -87.0F, Lanes<float>{}, finite);
+    return select<float>(x < -87.0F, Lanes<float>{}, bits_as<float>(bits));
 }
+RF_INLINE Lanes<float> exp(Lanes<float> x) { return select<float>(x > 88.7F, fill<float>(__builtin_inff()), finite_exp(x)); }
 
 /// The same for f64, with the Taylor series to r^13 (remainder below 1e-17 for |r| <= ln2 / 2).
 RF_INLINE Lanes<double> exp(Lanes<double> x) {
@@ -350,6 +367,7 @@ RF_INLINE Lanes<double> exp(Lanes<double> x) {
     const Lanes<double> finite = select<double>(x > 709.7, fill<double>(__builtin_inf()), bits_as<double>(bits));
     return select<double>(x < -708.0, Lanes<double>{}, finite);
 }
+RF_INLINE Lanes<double> finite_exp(Lanes<double> x) { return exp(x); }
 
 /// High and low words of a * m, lane by lane.
 struct WideProduct {

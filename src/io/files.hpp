@@ -68,7 +68,6 @@ public:
     /// Throws Damage where size or digest are not as they should be.
     explicit CheckedReader(const std::filesystem::path& file);
 
-    std::int64_t size() const { return digest_.size; }
     /// Fills `data` from a place in the file, open as `fd`, with zeros behind its end. OpenMP's threads share the blocks: a block that is met for the
     /// first time is read whole and hashed. Throws Damage.
     void read(int fd, std::int64_t offset, std::int64_t bytes, char* data);

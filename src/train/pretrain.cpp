@@ -125,6 +125,10 @@ void Pretraining::introduce() {
 void Pretraining::evaluate(std::int64_t step) {
     if (stream_.held_out == 0) return;
     const Evaluation e = rf::evaluate(*model_, grid_, stream_, in_.evaluation.group, alpha_.at(step));
+    if (e.targets == 0) {
+        log::warning("held out at step ", step, ": nothing to judge by, no token of the ", stream_.held_out, " documents is masked (more: evaluation.documents)");
+        return;
+    }
     if (results()) {
         const std::vector<double> done = results()->column("eval/mlm", "step");
         if (done.empty() || done.back() < static_cast<double>(step))

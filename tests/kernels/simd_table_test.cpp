@@ -7,6 +7,8 @@
 #include "tests/kernels/check_close.hpp"
 #include "tests/kernels/gradient_check.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <functional>
 #include <limits>
@@ -158,14 +160,23 @@ void check_reals(const std::string& type, simd::RealTable<R> simd::Table::*membe
     const auto check = [&](const char* name, const auto& body) {
         check_same((type + " " + name).c_str(), [&](const simd::Table& t, std::int64_t n, Bytes& out) { body(t.*member, n, out); });
     };
-    check("softmax", [](const simd::RealTable<R>& t, std::int64_t n, Bytes& out) {
-        auto scores = row<R>(n, 1);
+    // Rows with room for whole vectors, and numbers behind them that must not count.
+    const auto scores_of = [](std::int64_t n, std::uint32_t stream) {
+        auto x = row<R>((n + 15) / 16 * 16, stream);
+        std::fill(x.begin() + n, x.end(), R(50));
+        return x;
+    };
+    check("softmax", [&](const simd::RealTable<R>& t, std::int64_t n, Bytes& out) {
+        auto scores = scores_of(n, 1);
         const auto r = t.softmax(scores.data(), n, R(3), drop);
+        scores.resize(static_cast<std::size_t>(n));
         out.keep(scores), out.keep_one(r.maximum), out.keep_one(r.sum);
     });
-    check("softmax_backward", [](const simd::RealTable<R>& t, std::int64_t n, Bytes& out) {
-        auto scores = row<R>(n, 1), d = row<R>(n, 2);
+    check("softmax_backward", [&](const simd::RealTable<R>& t, std::int64_t n, Bytes& out) {
+        auto scores = scores_of(n, 1), d = scores_of(n, 2);
         t.softmax_backward(scores.data(), d.data(), n, R(3), R(2), R(0.1), drop);
+        t.scale(d.data(), n, R(0.3));
+        scores.resize(static_cast<std::size_t>(n)), d.resize(scores.size());
         out.keep(scores), out.keep(d);
     });
     check("largest, exp_sum, exp, product_sum", [](const simd::RealTable<R>& t, std::int64_t n, Bytes& out) {
@@ -196,7 +207,39 @@ void check_reals(const std::string& type, simd::RealTable<R> simd::Table::*membe
     });
 }
 
+/// Small products of one set beside sums in f64, in place of numbers that were there and of none.
+template <class R>
+void check_product(Isa isa, const simd::RealTable<R>& table, double tolerance) {
+    const std::int64_t room = 5;
+    for (const auto& [m, n, k] : {std::array<std::int64_t, 3>{1, 16, 1}, {2, 32, 64}, {5, 48, 3}, {6, 16, 0}, {7, 64, 17}, {8, 80, 16}, {15, 32, 8}, {29, 112, 40}})
+        for (const bool transpose : {false, true})
+            for (const bool accumulate : {false, true}) {
+                const std::int64_t lda = (transpose ? m : k) + room, ldb = n + room, ldc = n + room;
+                const auto a = row<R>(lda * (transpose ? k : m), 1), b = row<R>(ldb * k, 2), before = row<R>(ldc * m, 3);
+                auto c = before;
+                table.product({.a = a.data(), .row_a = transpose ? 1 : lda, .step_a = transpose ? lda : 1, .b = b.data(), .ldb = ldb, .c = c.data(), .ldc = ldc, .m = m, .n = n,
+                               .k = k, .accumulate = accumulate});
+                double worst = 0;
+                for (std::int64_t i = 0; i < m; ++i)
+                    for (std::int64_t j = 0; j < ldc; ++j) {
+                        const auto at = static_cast<std::size_t>(i * ldc + j);
+                        double sum = j >= n || accumulate ? static_cast<double>(before[at]) : 0;
+                        for (std::int64_t l = 0; l < k && j < n; ++l)
+                            sum += static_cast<double>(a[static_cast<std::size_t>(transpose ? l * lda + i : i * lda + l)]) * static_cast<double>(b[static_cast<std::size_t>(l * ldb + j)]);
+                        worst = std::max(worst, std::abs(static_cast<double>(c[at]) - sum));
+                    }
+                BOOST_TEST(worst <= tolerance, m << " x " << n << " x " << k << (transpose ? " of A transposed" : "") << " by " << name_of(isa) << ": off by " << worst);
+            }
+}
+
 }  // namespace
+
+BOOST_AUTO_TEST_CASE(small_products_are_sums_over_k_and_touch_nothing_else) {
+    for (const Isa isa : sets()) {
+        check_product(isa, simd::table_of(isa).real32, 64 * 64 * 0x1p-24);  // 64 terms below 64 in all, each rounded
+        check_product(isa, simd::table_of(isa).real64, 64 * 64 * 0x1p-53);
+    }
+}
 
 BOOST_AUTO_TEST_CASE(rows_have_the_same_bits_in_every_instruction_set) {
     check_rows<float>("f32", &simd::Table::f32);

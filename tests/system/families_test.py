@@ -110,8 +110,10 @@ def test_residuals_are_compared_by_runs_that_continue():
     page = open("residuals/compare_alpha.html", encoding="utf-8").read()
     assert page.count("<svg") == 3 and "Updates by layer" in page and "depth-scaled, alpha over 5" in page
     first = state("residuals/depth-002/rezero/rate-0.005/seed-1")
+    assert "2 runs of 10 updates" in compare("--residuals", "plain alpha")
     compare()
     assert state("residuals/depth-002/rezero/rate-0.005/seed-1") == first
+    assert "--residuals: expected some of plain, alpha," in compare("--residuals", "plain warp", expect=2)
     assert "expected a multiple of 32" in compare("--hidden", "40", expect=2)
 
 
