@@ -168,8 +168,8 @@ void write_digest(const fs::path& file, std::vector<FileDigest::Range> ranges) {
     d.ranges = std::move(ranges);
     {
         const Descriptor in(file, O_RDONLY);
-        std::vector<char> data(static_cast<std::size_t>(d.block));
-        while (const std::int64_t n = read_at(in.fd, data.data(), d.block, d.size, file)) {
+        std::vector<char> data(static_cast<std::size_t>(std::min(d.block, static_cast<std::int64_t>(fs::file_size(file)))));
+        while (const std::int64_t n = read_at(in.fd, data.data(), static_cast<std::int64_t>(data.size()), d.size, file)) {
             d.blocks.push_back(digest(data.data(), n));
             d.size += n;
         }

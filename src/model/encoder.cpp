@@ -147,10 +147,10 @@ Norm::Input Residual::input(const StepContext& step, const ConstTensor& x) const
     return {.x = x, .alpha = step.alpha, .dropout = step.dropout(dropout_, dropout_number_)};
 }
 
-Tensor Residual::forward(const StepContext& step, const ParamView& weights, const ConstTensor& x, const Tensor& f, Saved& saved) const {
-    if (norm_) return norm_->forward(step, weights, input(step, x), f, saved.norm);
+Tensor Residual::forward(const StepContext& step, const ParamView& weights, const ConstTensor& x, const Tensor& f, Saved& saved, const Tensor& y) const {
+    if (norm_) return norm_->forward(step, weights, input(step, x), f, saved.norm, y);
     saved.f = f;
-    saved.norm.y = step.arena.tensor_like(f);
+    saved.norm.y = y ? y : step.arena.tensor_like(f);
     add_norm(step.stream, {.x = x,
                            .f = f,
                            .y = saved.norm.y,
@@ -205,15 +205,19 @@ Tensor Encoder::forward(const StepContext& step, const ParamView& weights, Saved
     if (style_.learned_positions) add_position(step.stream, {.position = step.batch.origin.position, .table = weights[position_], .y = embedded});
     norm_.forward(step, weights, {.dropout = step.dropout(dropout_, embedding_dropout)}, embedded, saved.embedded);
     saved.layers.resize(layers_.size());
-    Tensor x = saved.embedded.y;
+    Tensor x = saved.embedded.y, y = step.keeps ? Tensor{} : step.arena.tensor_like(x);
     for (std::size_t i = 0; i < layers_.size(); ++i) {
+        std::optional<ArenaScope> shared;
+        if (!step.keeps) shared.emplace(step.arena);
         const Layer& layer = layers_[i];
         LayerSaved& keep = saved.layers[i];
         keep.x = x;
         const Tensor f = layer.attention.forward(step, weights, x, keep.attention);
         const Tensor middle = layer.first.forward(step, weights, x, f, keep.first);
         const Tensor g = layer.feed_forward.forward(step, weights, middle, keep.feed_forward);
-        x = layer.second.forward(step, weights, middle, g, keep.second);
+        const Tensor last = layer.second.forward(step, weights, middle, g, keep.second, y);
+        if (!step.keeps) y = x;
+        x = last;
     }
     return x;
 }

@@ -66,8 +66,8 @@ public:
         Norm::Saved norm;  ///< its y [T, C] is the block's
         Tensor f;          ///< [T, C], ReZero only
     };
-    /// Overwrites f with y in the common case.
-    Tensor forward(const StepContext& step, const ParamView& weights, const ConstTensor& x, const Tensor& f, Saved& saved) const;
+    /// Overwrites f, in the common case with the result; that goes to `y` where it is given.
+    Tensor forward(const StepContext& step, const ParamView& weights, const ConstTensor& x, const Tensor& f, Saved& saved, const Tensor& y = {}) const;
     /// dx is the residual path's share; df what goes into the branch.
     void backward(const StepContext& step, const ParamView& weights, const ParamView& grads, const ConstTensor& dy, const Saved& saved,
                   const Tensor& dx, const Tensor& df) const;
@@ -97,7 +97,7 @@ public:
         std::vector<LayerSaved> layers;
     };
 
-    /// Last hidden states [T, C]. `saved.layers[i].second.norm.y` are the outputs of every layer.
+    /// Last hidden states [T, C]. `saved.layers[i].second.norm.y` are the outputs of every layer; nothing in `saved` lasts where the step does not keep it.
     Tensor forward(const StepContext& step, const ParamView& weights, Saved& saved) const;
     /// `dy` [T, C] is overwritten.
     void backward(const StepContext& step, const ParamView& weights, const ParamView& grads, const Tensor& dy, const Saved& saved) const;

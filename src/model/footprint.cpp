@@ -14,31 +14,37 @@ namespace {
 
 constexpr std::int64_t alignment = 128, arena_block = 16 << 20;  // of core/buffer.cpp
 
-/// y and what is kept of the rows' sizes.
-void count_norm(ArenaCount& arena, const Pass& p, std::int64_t rows) {
-    if (p.model.style().norm_gain) arena.take(rows * p.model.hidden_size, p.dtype);
+/// y, unless it goes elsewhere, and what is kept of the rows' sizes.
+void count_norm(ArenaCount& arena, const Pass& p, std::int64_t rows, bool elsewhere = false) {
+    if (p.model.style().norm_gain && !elsewhere) arena.take(rows * p.model.hidden_size, p.dtype);
     arena.take(rows, accumulator_of(p.dtype));
 }
 
-void count_forward(ArenaCount& arena, const Pass& p) {
+void count_forward(ArenaCount& arena, const Pass& p, bool keeps) {
     const ModelConfig& m = p.model;
     const Dtype wide = accumulator_of(p.dtype);
     const bool rezero = m.residual_mode == "rezero";
     const BlockStyle style = m.style();
     const std::int64_t t = p.tokens, c = m.hidden_size, width = p.heads() * m.head_size();
-    const auto residual = [&] { rezero ? arena.take(t * c, p.dtype) : count_norm(arena, p, t); };
+    const auto residual = [&](bool elsewhere) {
+        if (!rezero) count_norm(arena, p, t, elsewhere);
+        else if (!elsewhere) arena.take(t * c, p.dtype);
+    };
     arena.take(t * c, p.dtype);  // embedded
     count_norm(arena, p, t);
+    if (!keeps) arena.take(t * c, p.dtype);  // a layer's result, beside what it is made of
     for (std::int64_t layer = 0; layer < m.num_hidden_layers; ++layer) {
+        const ArenaCount::Mark begin = arena.mark();
         arena.take(t * 3 * width, p.dtype);   // qkv
         arena.take(t * width, p.dtype);       // context
         arena.take(p.heads() * t, wide);      // log_sum
         arena.take(t * c, p.dtype);           // f
-        residual();
+        residual(false);
         arena.take(t * p.inner(), p.dtype);   // activation
         style.fused_relu() ? arena.take(t * relu_mask_bytes(p.inner()), Dtype::u8) : arena.take(t * p.inner(), p.dtype);
         arena.take(t * c, p.dtype);           // f
-        residual();
+        residual(!keeps);
+        if (!keeps) arena.release(begin);
     }
 }
 
@@ -117,7 +123,7 @@ std::int64_t ArenaCount::held_bytes() const { return std::accumulate(blocks_.beg
 
 void count_training(ArenaCount& arena, const Pass& pass) {
     arena.reset();
-    count_forward(arena, pass);
+    count_forward(arena, pass, true);
     arena.take(pass.tokens * pass.model.hidden_size, pass.dtype);  // dx
     count_head(arena, pass, true);
     count_backward(arena, pass);
@@ -125,7 +131,7 @@ void count_training(ArenaCount& arena, const Pass& pass) {
 
 void count_evaluation(ArenaCount& arena, const Pass& pass) {
     arena.reset();
-    count_forward(arena, pass);
+    count_forward(arena, pass, false);
     count_head(arena, pass, false);
 }
 

@@ -11,8 +11,8 @@ Norm::Norm(const ModelConfig& m, const std::string& scope, ParamLayout& layout) 
     bias_ = layout.add({.name = scope + "/bias", .shape = {m.hidden_size}, .decays = false});
 }
 
-Tensor Norm::forward(const StepContext& step, const ParamView& weights, const Input& input, const Tensor& f, Saved& saved) const {
-    saved.y = style_.norm_gain ? step.arena.tensor_like(f) : f;
+Tensor Norm::forward(const StepContext& step, const ParamView& weights, const Input& input, const Tensor& f, Saved& saved, const Tensor& y) const {
+    saved.y = y ? y : style_.norm_gain ? step.arena.tensor_like(f) : f;
     saved.inv = step.arena.tensor({f.shape[0]}, accumulator_of(f.dtype));
     saved.normalised = style_.bare_norm() ? Tensor{} : f;
     if (style_.bare_norm()) {

@@ -23,8 +23,8 @@ public:
         Scalar alpha = 1;
         Dropout dropout;
     };
-    /// Overwrites f.
-    Tensor forward(const StepContext& step, const ParamView& weights, const Input& input, const Tensor& f, Saved& saved) const;
+    /// Overwrites f. The result goes to `y` where that is given.
+    Tensor forward(const StepContext& step, const ParamView& weights, const Input& input, const Tensor& f, Saved& saved, const Tensor& y = {}) const;
     /// dx is the residual path's share (absent without x); df what goes into the branch. `input.x` is not read.
     void backward(const StepContext& step, const ParamView& weights, const ParamView& grads, const Input& input, const ConstTensor& dy, const Saved& saved,
                   const Tensor& dx, const Tensor& df) const;

@@ -62,6 +62,7 @@ struct StepContext {
     ConstTensor rotary_table;  ///< [P, D/2, 2]
     Scalar alpha = 1;          ///< residual weight of this step
     bool training = false;     ///< dropout on
+    bool keeps = true;         ///< what backward needs; otherwise layers use the same memory one after the other
     std::uint64_t seed = 0;    ///< of dropout
     Stopwatch* backward = nullptr;  ///< counts the time of gradients where present
     /// Where present, backward calls it with an element of the flat gradient: from there on nothing more will be added.

@@ -117,6 +117,7 @@ StepContext EncoderModel::context(const DeviceBatch& batch, const Scalar& alpha,
             .rotary_table = config_.style().learned_positions ? Tensor{} : rotary(config_.head_size()),
             .alpha = config_.residual_mode == "alpha" ? alpha : Scalar(1),
             .training = training,
+            .keeps = training,
             .seed = options_.seed,
             .backward = &backward_};
 }
