@@ -8,6 +8,7 @@ import sys
 from comparison import OTHER_FAMILY, SOURCE, Comparison, Progress, above_zero, add_common, guarded, numbers, sets, words
 
 sys.path.insert(0, str(SOURCE / "postprocess"))  # the page is made by the module of the same name there
+from bench_file import read  # noqa: E402
 
 COMPARISON = Comparison("compare_speed")
 # What a family is made of stands in src/model/config.hpp; here is only what goes with it: the vocabulary of its released models.
@@ -27,6 +28,7 @@ def arguments():
     parser.add_argument("--tokens", type=above_zero, default=1024)
     parser.add_argument("--rounds", type=above_zero, default=7)
     parser.add_argument("--steps", type=above_zero, default=3)
+    parser.add_argument("--no-page", action="store_true")
     add_common(parser, "runs/compare_speed")
     a = parser.parse_args()
     for family in a.families:
@@ -75,9 +77,8 @@ def label_of(a, arm):
 def main():
     a = arguments()
     COMPARISON.prepare(a.output)
-    import compare_speed
     file, arms = a.output / "bench.h5", arms_of(a)
-    there = collections.Counter(compare_speed.labels(file) if file.exists() else [])
+    there = collections.Counter(str(row.get("label", "")) for row in (read(file, COMPARISON.refuse) if file.exists() else []))
     left = []
     for number in range(1, a.rounds + 1):
         order = arms if number % 2 else arms[::-1]
@@ -94,7 +95,9 @@ def main():
             COMPARISON.give_up(text, f"round {number}, {size} x {length}, {name}", code)
         update = next((line for line in text.splitlines() if line.startswith("update ")), "").split(" (")[0]
         progress.tell(f"round {number}: {size} x {length}, {name}: {update}")
-    compare_speed.write_page(file, a.output / "compare_speed.html")
+    if not a.no_page:
+        import compare_speed
+        compare_speed.write_page([file], a.output / "compare_speed.html")
 
 
 if __name__ == "__main__":

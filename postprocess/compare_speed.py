@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Families of encoders beside each other, and RoFormerV2's simplifications one at a time, from the measurements of jobs/compare_speed.sh:
 
-    postprocess/compare_speed.py bench.h5 [-o compare_speed.html]
+    postprocess/compare_speed.py bench.h5 [of another machine.h5 ...] [-o compare_speed.html]
 
 An arm's speed is its tokens/s over RoBERTa's (first table) or over RoFormerV2's (second) of the same round; shown are the median over the rounds and the least and the greatest.
 The third part tells where an update's time differs, op by op, in milliseconds: medians over the rounds."""
@@ -14,9 +14,9 @@ import statistics
 import sys
 
 import h5py
+from bench_file import columns, read
 from pictures import figure, svg, table
-from report import columns, put_page, section
-from scaling import read
+from report import put_page, section
 
 # The article's claim: base and large alike (RoFormerV2, Su 2022; on one GPU each).
 ARTICLE = {128: 1.3, 512: 1.2}
@@ -36,11 +36,6 @@ def label_of(row):
     except ValueError:
         return None
     return label if isinstance(label, dict) and "compare" in label else None
-
-
-def labels(path):
-    """Of every measurement, for jobs/compare_speed.py to find what is left."""
-    return [str(row.get("label", "")) for row in read(path)]
 
 
 def kind_of(op):
@@ -89,11 +84,17 @@ def groups_of(rows, ops):
         if label is None:
             continue
         name = label.pop("arm")
+        label |= {"device": row.get("device", ""), "processor": row.get("processor", ""), "dtype": row.get("dtype", "")}
         arms = groups.setdefault((label.pop("compare"), json.dumps(label, sort_keys=True)), {})
         arm = arms.setdefault(name, Arm(name))
         arm.rows.append(row)
         arm.ops.append(times)
     return groups
+
+
+def place_of(label):
+    """The GPU or the processors, and the numbers."""
+    return f"{label['processor'] if label['device'] == 'cpu' else label['device']}, {label['dtype']}"
 
 
 def ratio_text(ratios):
@@ -110,12 +111,12 @@ def families_part(groups):
         for arm in arms.values():
             ratios = arm.over(base) if base and arm is not base else []
             article = ARTICLE.get(label["length"]) if arm.name == "roformer_v2" and base else None
-            rows.append([label["size"], label["length"], arm.name, int(arm.rows[0].get("parameters", 0)), len(arm.rows), statistics.median(r["seconds_per_step"] for r in arm.rows),
+            rows.append([place_of(label), label["size"], label["length"], arm.name, int(arm.rows[0].get("parameters", 0)), len(arm.rows), statistics.median(r["seconds_per_step"] for r in arm.rows),
                          statistics.median(arm.rates()), ratio_text(ratios) if ratios else "1" if arm is base else "–", f"{article}" if article else ""])
-            lines.append(f"{label['size']} x {label['length']}, {arm.name}: {figure(statistics.median(arm.rates()))} tokens/s" +
+            lines.append(f"{place_of(label)}, {label['size']} x {label['length']}, {arm.name}: {figure(statistics.median(arm.rates()))} tokens/s" +
                          (f", {ratio_text(ratios)} times {base.name}" if ratios else "") + (f"; the article: {article}" if article else ""))
         if base and len(arms) > 1:
-            charts.append((f"{label['size']} x {label['length']}", arms, base))
+            charts.append((f"{label['device']}: {label['size']} x {label['length']}", arms, base))
 
     def draw(axes):
         at, names = 0, []
@@ -138,7 +139,7 @@ def families_part(groups):
         axes.set_xlabel("tokens/s over those of RoBERTa (BERT where that is not measured)")
 
     picture = f"<div class=wide>{svg(draw, wide=True)}</div>" if charts else ""
-    header = ["size", "length", "family", "parameters", "rounds", "update, s", "tokens/s", "times RoBERTa (least – greatest)", "the article"]
+    header = ["on", "size", "length", "family", "parameters", "rounds", "update, s", "tokens/s", "times RoBERTa (least – greatest)", "the article"]
     return section("Families", picture + f"<div class=wide>{table(header, rows)}</div>") if rows else "", lines
 
 
@@ -155,7 +156,7 @@ def switches_part(groups):
             if arm is not base:
                 lines.append(f"{label['size']} x {label['length']}, with {arm.name}: {ratio_text(ratios)} times the time of roformer_v2")
         header = ["RoFormerV2 with", "parameters", "rounds", "update, s", "times the time (least – greatest)"]
-        body += section(f"One thing at a time: {label['size']} x {label['length']}", f"<div class=wide>{table(header, rows)}</div>")
+        body += section(f"One thing at a time: {label['size']} x {label['length']}, {place_of(label)}", f"<div class=wide>{table(header, rows)}</div>")
     return body, lines
 
 
@@ -172,7 +173,7 @@ def attribution_part(groups):
                 rows.append([name, theirs, mine, theirs - mine])
         lines += [f"{label['size']} x {label['length']}, {name}: {figure(theirs)} ms in {base.name}, {figure(mine)} in roformer_v2" for name, theirs, mine, _ in rows]
         header = ["ops", f"{base.name}, ms", "roformer_v2, ms", "difference, ms"]
-        body += section(f"Where the difference is: {label['size']} x {label['length']}", table(header, rows))
+        body += section(f"Where the difference is: {label['size']} x {label['length']}, {place_of(label)}", table(header, rows))
     return body, lines
 
 
@@ -181,15 +182,20 @@ batch sizes, its precision and its program. Its figures are of GPUs. BERT and Ro
 difference is the head's. What is measured stands here as it is, also where it contradicts the article.</p>"""
 
 
-def write_page(path, output):
-    rows = read(path)
-    groups = groups_of(rows, op_times(path, rows))
-    if not groups:
-        fail(f"{path} holds no measurement of jobs/compare_speed.sh")
+def write_page(paths, output):
+    groups, programs = {}, []
+    for path in paths:
+        rows = read(path, fail)
+        found = groups_of(rows, op_times(path, rows))
+        if not found:
+            fail(f"{path} holds no measurement of jobs/compare_speed.sh")
+        if set(groups) & set(found):
+            fail(f"{path} holds measurements of the same arms on the same machine as a file before it")
+        groups |= found
+        programs += [program for row in rows if (program := str(row.get("program", ""))) not in programs]
     parts = [families_part(groups), switches_part(groups), attribution_part(groups)]
-    first = rows[0]
-    facts = " · ".join(str(first.get(name, "")) for name in ("processor", "device", "dtype", "program") if first.get(name))
-    body = f"<h1>What the simplifications of RoFormerV2 bring in speed</h1><p class=sub>{html.escape(str(path))}; {html.escape(facts)}</p>{NOTES}" + "".join(part for part, _ in parts)
+    facts = html.escape(f"{', '.join(map(str, paths))}; {', '.join(programs)}")
+    body = f"<h1>What the simplifications of RoFormerV2 bring in speed</h1><p class=sub>{facts}</p>{NOTES}" + "".join(part for part, _ in parts)
     put_page(output, "speed of families", body, fail)
     print("\n".join(line for _, lines in parts for line in lines))
     print(output)
@@ -197,10 +203,10 @@ def write_page(path, output):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("bench", metavar="bench.h5")
-    parser.add_argument("-o", "--output", help="default: compare_speed.html beside the file")
+    parser.add_argument("bench", metavar="bench.h5", nargs="+")
+    parser.add_argument("-o", "--output", help="default: compare_speed.html beside the first file")
     args = parser.parse_args()
-    write_page(args.bench, args.output or os.path.join(os.path.dirname(args.bench), "compare_speed.html"))
+    write_page(args.bench, args.output or os.path.join(os.path.dirname(args.bench[0]), "compare_speed.html"))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import sys
 import clue_table
 import h5py
 import numpy as np
+from bench_file import columns
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 from pictures import draw_curve, figure, smooth, spark, svg, table
 
@@ -35,10 +36,6 @@ MAIN_FIGURES = ("ndcg", "accuracy", "spearman", "exact_match", "micro_f1")
 
 def fail(text):
     sys.exit(f"report.py: {text}")
-
-
-def columns(group):
-    return {name: data[:] for name, data in group.items() if isinstance(data, h5py.Dataset)}
 
 
 class Results:

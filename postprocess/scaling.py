@@ -14,50 +14,21 @@ import dataclasses
 import html
 import json
 import math
-import numbers
 import os
 import statistics
 import sys
 
-import h5py
 import matplotlib.ticker
+from bench_file import read
 from pictures import figure, svg, table
-from report import columns, put_page, section
+from report import put_page, section
 
-NEEDED = ("ranks", "tensor", "sequences", "length", "seconds_per_step", "tokens_per_second", "peak_fraction", "seconds_communication")
 COLORS = ("tab:blue", "tab:red", "tab:green", "tab:orange", "tab:purple", "tab:brown", "tab:cyan", "tab:olive")
 STYLES = ("-", "--", ":", "-.")
 
 
 def fail(text):
     sys.exit(f"scaling.py: {text}")
-
-
-def read(path):
-    """The rows of /bench, each a dictionary."""
-    if not os.path.exists(path):
-        fail(f"{path} does not exist (expected a bench.h5)")
-    try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("kind") != "roformer bench":
-                fail(f"{path} is no bench file of roformer")
-            table_of = {name: [value.decode() if isinstance(value, bytes) else value for value in values] for name, values in columns(file["bench"]).items()}
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        fail(f"{path} cannot be read: {error}")
-    if missing := [name for name in NEEDED if name not in table_of]:
-        fail(f"{path}: /bench has no column {missing[0]}")
-    count = len(table_of["ranks"])
-    if uneven := [name for name, values in table_of.items() if len(values) != count]:
-        fail(f"{path}: /bench/{uneven[0]} has {len(table_of[uneven[0]])} rows, expected {count} as /bench/ranks has")
-    if not count:
-        fail(f"{path} holds no measurement")
-    rows = [{name: values[i] for name, values in table_of.items()} for i in range(count)]
-    for i, row in enumerate(rows):
-        if not all(isinstance(row[name], numbers.Real) for name in NEEDED):
-            fail(f"{path}: row {i} of /bench holds text where a number is expected")
-        if not (row["ranks"] >= 1 and row["tensor"] >= 1 and row["sequences"] >= 1 and row["seconds_per_step"] > 0 and row["tokens_per_second"] > 0):
-            fail(f"{path}: row {i} of /bench is no measurement (ranks, tensor, sequences, seconds_per_step and tokens_per_second are to be above 0)")
-    return rows
 
 
 def setup_of(row):
@@ -242,7 +213,7 @@ def main():
     parser.add_argument("-o", "--output", help="default: scaling.html beside the file")
     parser.add_argument("--labels", action="store_true", help="print the label of every row, and make no page")
     args = parser.parse_args()
-    rows = read(args.bench)
+    rows = read(args.bench, fail)
     if args.labels:
         print("\n".join(str(row.get("label", "")) for row in rows))
         return

@@ -33,7 +33,7 @@ struct Machine {
     std::int64_t ranks_per_node = 0;   ///< on a GPU machine its GPUs
     std::int64_t cores_per_node = 0;   ///< on the CPU: more ranks or threads than these share them
     double memory_gib = 0;
-    double program_mib = 0;            ///< of a rank before it has a model: code and libraries, on a GPU its context and NCCL
+    double program_mib = 0;            ///< of a rank beside all that is counted: code, libraries, heap, scratch of its threads; on a GPU its context and NCCL
     RateByDtype product_gflops;        ///< matrix products of the model's shapes
     RateByDtype attention_gflops;      ///< of the model FLOPs of attention (4 C n² forward, twice that backward)
     double row_gb_per_s = 0;           ///< norms, dropout, softmax: bytes of operands and results

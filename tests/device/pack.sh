@@ -18,10 +18,12 @@ command -v patchelf >/dev/null || { echo "pack.sh: patchelf is missing (env/debi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 top=$folder/roformer-device
-mkdir -p "$top"/{bin,lib,device,peers,inputs}
+mkdir -p "$top"/{bin,lib,device,peers,inputs,jobs,postprocess}
 cp -r inputs/model "$top/inputs/"
 cp tests/device/{run.sh,record.py,ceilings.py} "$top/device/"
 cp tests/bench/peers/{run.py,peer_torch.py} "$top/peers/"
+cp jobs/{compare_speed.sh,compare_speed.py,comparison.py} "$top/jobs/"
+cp postprocess/bench_file.py "$top/postprocess/"
 cp "$build/roformer" "$top/bin/"
 tests=("$@")
 if ((${#tests[@]} == 0)); then

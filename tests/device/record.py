@@ -358,6 +358,28 @@ class Record:
             if row and (model, length) == ("large", 512):
                 self.found["peer"] = row["ratio"]
 
+    def part_families(self):
+        """RoBERTa and RoFormerV2 by turns, and the switches: rows for postprocess/compare_speed.py, beside those of a CPU."""
+        if self.small:
+            settings = {"sizes": "tiny", "lengths": "32", "switches": "none", "tokens": 64, "rounds": 2, "steps": 1}
+        else:
+            settings = {"sizes": "base large", "lengths": "128 512", "switches": "base:128", "tokens": TOKENS, "rounds": 7, "steps": 4}
+        folder = self.output / "families"
+        options = [word for name, value in {**settings, "device": self.device, "output": folder}.items() for word in (f"--{name}", value)]
+        self.run([sys.executable, self.package / "jobs/compare_speed.py", *options, "--no-page"], 540, "families.txt", env={"ROFORMER": str(self.roformer)})
+        found = {}
+        with h5py.File(folder / "bench.h5") as file:
+            for label, rate in zip(file["bench/label"].asstr()[:], file["bench/tokens_per_second"][:]):
+                label = json.loads(label.removeprefix("compare_speed "))
+                found.setdefault((label["compare"], label["size"], label["length"]), {}).setdefault(label["arm"], []).append(float(rate))
+        table = self.tables["families"] = Table()
+        for (compare, size, length), arms in found.items():
+            base = arms["roberta" if compare == "families" else "roformer_v2"]
+            for arm, rates in arms.items():
+                ratios = sorted(mine / theirs for mine, theirs in zip(rates, base))
+                table.add(compare=compare, model=size, length__tokens=length, arm=arm, rounds=len(rates), tokens__1_per_s=sorted(rates)[len(rates) // 2],
+                          ratio=ratios[len(ratios) // 2], least=ratios[0], greatest=ratios[-1])
+
     # --- the end ---
 
     def compare(self):
@@ -434,7 +456,7 @@ def whole_update(rows):
     return rows[ends[0] + 1:ends[1] + 1]
 
 
-PARTS = ("machine", "tests", "bench", "kernels", "peers", "sanitize")
+PARTS = ("machine", "tests", "bench", "kernels", "peers", "families", "sanitize")
 
 
 def main():

@@ -66,17 +66,18 @@ def test_rehearsal(package, folder):
     stand_in(tools, "ncu", repr(PROFILE))
     stand_in(tools, "compute-sanitizer", "f'========= ERROR SUMMARY: {int(\"racecheck\" in sys.argv)} errors'")
     text = bare(sys.executable, package / "device/record.py", "--package", package, folder / "record", "--device", "cpu", "--small", "--parts",
-                "machine,tests,bench,kernels,sanitize", code=1, path=f"{tools}:/usr/bin:/bin")
+                "machine,tests,bench,kernels,families,sanitize", code=1, path=f"{tools}:/usr/bin:/bin")
     with h5py.File(folder / "record/record.h5") as file:
         rows = lambda table: dict(zip(file[f"{table}/name"].asstr()[:], file[f"{table}/status"].asstr()[:]))
         status = rows("parts")
         assert "need one" in status.pop("machine"), text
-        assert set(status) == {"tests", "bench", "kernels", "sanitize"} and set(status.values()) == {"ok"}, text
+        assert set(status) == {"tests", "bench", "kernels", "families", "sanitize"} and set(status.values()) == {"ok"}, text
         assert set(rows("tests").values()) == {"ok"} and file["tests/cases"][0] > 0, text
         assert set(rows("bench").values()) == {"ok"} and list(file["bench/length"][:4]) == [512, 512, 128, 128] and all(file["bench/tokens"][:4] > 0), text
         assert file["bench/step"][4] >= 0, text
         assert list(file["kernels/kernel"].asstr()[:]) == ["nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_NNT", "judge_gradient", "add_norm"], text
         assert abs(file["kernels/bandwidth"][2] - 4) < 1e-9 and abs(sum(file["kernels/share"][:]) - 1) < 1e-9, text
+        assert list(file["families/arm"].asstr()[:]) == ["roberta", "roformer_v2"] and list(file["families/rounds"][:]) == [2, 2] and file["families/ratio"][1] > 0, text
         checks = rows("sanitize")
         assert checks == {name: "ok" if "racecheck" not in name else "SUMMARY: 1 errors" for name in checks} and len(checks) == 3, text
         assert len(file["goals/row"]) == len(record.TARGETS)

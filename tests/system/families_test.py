@@ -91,7 +91,15 @@ def test_speeds_are_compared_in_rounds_that_continue():
     assert "tiny x 16, roformer_v2:" in text and "times roberta" in text and "with GELU:" in text and "dense products:" in text, text
     page = open("compared/compare_speed.html", encoding="utf-8").read()
     assert "<svg" in page and "What the simplifications" in page
-    assert "20 measurements, 20 of them there" in compare(2)
+    assert "20 measurements, 20 of them there" in compare(2, 0, "--no-page")
+    # Another machine's measurements on the same page; a file that is given twice.
+    shutil.copy("compared/bench.h5", "other.h5")
+    with h5py.File("other.h5", "r+") as file:
+        file["bench/processor"][:] = "another processor"
+    page_of = lambda *files: subprocess.run([os.path.join(SOURCE, "postprocess/compare_speed.py"), *files, "-o", "both.html"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    both = page_of("compared/bench.h5", "other.h5")
+    assert both.returncode == 0 and "another processor" in open("both.html", encoding="utf-8").read() and both.stdout.count("times roberta") == 2, both.stdout
+    assert "as a file before it" in page_of("compared/bench.h5", "compared/bench.h5").stdout
     assert "--families: gpt is none of" in compare(2, 2, "--families", "gpt roformer_v2")
 
 
