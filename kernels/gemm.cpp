@@ -9,6 +9,8 @@
 #include <oneapi/dnnl/dnnl.hpp>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <type_traits>
 
 namespace rf {
@@ -42,6 +44,7 @@ struct Tiles {
     std::int64_t rows = 0, columns = 0;  ///< of a tile
     std::int64_t down = 0, across = 0;   ///< how many
     bool packed = true;                  ///< by the library
+    static bool are_packed(std::int64_t rows, std::int64_t columns) { return 1 / static_cast<double>(rows) + 1 / static_cast<double>(columns) < 0.0038; }
     Tiles(std::int64_t m, std::int64_t n) {
         constexpr std::int64_t area = 768 * 768;
         const std::int64_t fours = std::max<std::int64_t>(1, (m * n + 2 * area) / (4 * area));
@@ -59,14 +62,15 @@ struct Tiles {
 private:
     /// Cuts into `number` tiles as square as can be, if these are packed.
     bool cut_packed(std::int64_t m, std::int64_t n, std::int64_t number) {
-        double best = 0.0038;
+        double best = std::numeric_limits<double>::infinity();
         for (std::int64_t d = 1; d <= number; ++d) {
             if (number % d != 0) continue;
             const std::int64_t r = part_length(m, d), c = part_length(n, number / d);
-            if (const double share = 1 / static_cast<double>(std::min(r, m)) + 1 / static_cast<double>(std::min(c, n)); share < best) best = share, rows = r, columns = c;
+            const double share = 1 / static_cast<double>(std::min(r, m)) + 1 / static_cast<double>(std::min(c, n));
+            if (are_packed(std::min(r, m), std::min(c, n)) && share < best) best = share, rows = r, columns = c;
         }
         count(m, n);
-        return best < 0.0038;
+        return std::isfinite(best);
     }
     void count(std::int64_t m, std::int64_t n) {
         if (rows > 0) down = (m + rows - 1) / rows, across = (n + columns - 1) / columns;
@@ -105,10 +109,50 @@ private:
     Buffer a_, b_;
 };
 
+/// A product whose sum over k is cut instead of its result, where only the whole result is packed: gradients of a small model's weights. A piece is
+/// one thread's product; pieces are added in their order. How many depends on the shape alone.
+std::int64_t pieces_of_sum(const Gemm& g, std::int64_t m, std::int64_t n, std::int64_t k) {
+    constexpr std::int64_t most = 4, shortest = 256;
+    if (g.epilogue != Epilogue::none || !Straightened::pays() || !Tiles::are_packed(m, n) || Tiles(m, n).packed) return 1;
+    return std::clamp<std::int64_t>(k / shortest, 1, most);
+}
+
+void in_pieces(const Gemm& g, std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t pieces) {
+    thread_local Buffer room;  // for all pieces but the first
+    if (const std::int64_t bytes = (pieces - 1) * m * n * size_of(Dtype::f32); room.size() < bytes) room = Buffer(bytes);
+    float* const c = raw<float>(g.c);
+    float* const others = reinterpret_cast<float*>(room.data());
+    const std::int64_t length = part_length(k, pieces), lda = g.trans_a ? m : k, ldb = g.trans_b ? k : n;
+#pragma omp parallel
+    {
+#pragma omp for schedule(dynamic)
+        for (std::int64_t i = 0; i < pieces; ++i) {
+            const std::int64_t first = i * length;
+            product(Product<float, float>{.a = raw<float>(g.a) + (g.trans_a ? first * lda : first),
+                                          .lda = lda,
+                                          .trans_a = g.trans_a,
+                                          .b = raw<float>(g.b) + (g.trans_b ? first : first * ldb),
+                                          .ldb = ldb,
+                                          .trans_b = g.trans_b,
+                                          .c = i == 0 ? c : others + (i - 1) * m * n,
+                                          .ldc = n,
+                                          .m = m,
+                                          .n = n,
+                                          .k = std::min(length, k - first),
+                                          .accumulate = i == 0 && g.beta != 0});
+        }
+#pragma omp for
+        for (std::int64_t row = 0; row < m; ++row)
+            for (std::int64_t i = 1; i < pieces; ++i) rows_of<float>().add(others + ((i - 1) * m + row) * n, c + row * n, n);
+    }
+}
+
 /// The grid of output tiles depends on the shape only and each tile is one thread's product over all of k, so the bits
 /// do not depend on the number of threads.
 template <class T, class C>
 void tiled(const Gemm& g, std::int64_t m, std::int64_t n, std::int64_t k) {
+    if constexpr (std::is_same_v<T, float>)
+        if (const std::int64_t pieces = pieces_of_sum(g, m, n, k); pieces > 1) return in_pieces(g, m, n, k, pieces);
     const Tiles tiles(m, n);
     const std::int64_t lda = g.trans_a ? m : k, ldb = g.trans_b ? k : n;
 #pragma omp parallel for schedule(dynamic)

@@ -83,7 +83,7 @@ BOOST_AUTO_TEST_CASE(a_product_by_hand_in_every_orientation) {
 
 BOOST_AUTO_TEST_CASE(products_agree_with_their_definition) {
     // One element, nothing to sum, one row, around the lanes, and several tiles with a remainder.
-    for (const Sizes s : {Sizes{1, 1, 1}, {3, 5, 2}, {1, 17, 33}, {17, 1, 16}, {130, 17, 65}, {300, 400, 70}, {270, 700, 70}, {4, 4, 0}})
+    for (const Sizes s : {Sizes{1, 1, 1}, {3, 5, 2}, {1, 17, 33}, {17, 1, 16}, {130, 17, 65}, {300, 400, 70}, {270, 700, 70}, {400, 1300, 530}, {4, 4, 0}})
         for (const bool ta : {false, true})
             for (const bool tb : {false, true})
                 for (const double beta : {0.0, 1.0})
@@ -110,8 +110,9 @@ BOOST_AUTO_TEST_CASE(overwriting_does_not_read_what_was_there) {
 }
 
 BOOST_AUTO_TEST_CASE(bits_do_not_depend_on_threads) {
-    for (const Dtype dtype : {Dtype::f32, Dtype::bf16}) {
-        const Problem p({700, 500, 384}, false, false, 0, dtype);
+    // In tiles, and a sum over k in pieces.
+    for (const auto& [dtype, sizes] : {std::pair<Dtype, Sizes>{Dtype::f32, {700, 500, 384}}, {Dtype::bf16, {700, 500, 384}}, {Dtype::f32, {384, 1152, 1040}}}) {
+        const Problem p(sizes, false, false, 0, dtype);
         std::vector<std::vector<double>> results;
         for (const int threads : {1, 2, 3, 5}) {
             set_thread_count(threads);
