@@ -1,9 +1,12 @@
 #include "app/bench_file.hpp"
 
+#include "core/log.hpp"
 #include "io/files.hpp"
 #include "io/hdf5.hpp"
 #include "io/schema.hpp"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -77,6 +80,24 @@ private:
     std::size_t rows_ = 0;
 };
 
+/// The folder of a file, for one program at a time; the others wait. The kernel's lock, which leaves nothing behind.
+class Turn {
+public:
+    explicit Turn(const fs::path& file) : fd_(::open(file.has_parent_path() ? file.parent_path().c_str() : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+        int failed = fd_ < 0 ? errno : 0;
+        while (fd_ >= 0 && ::flock(fd_, LOCK_EX) != 0 && (failed = errno) == EINTR) failed = 0;
+        if (failed != 0) log::warning("cannot lock the folder of ", file.string(), " (", std::strerror(failed), "): a program that adds to it at this moment could lose its row");
+    }
+    ~Turn() {
+        if (fd_ >= 0) ::close(fd_);
+    }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+
+private:
+    int fd_;
+};
+
 }  // namespace
 
 std::string place_trouble(const std::string& path) {
@@ -101,6 +122,7 @@ std::string bench_file_trouble(const std::string& path) {
 }
 
 std::int64_t append_to_bench_file(const std::string& path, const BenchRow& row) {
+    const Turn turn(path);
     const auto hold = h5::lock();
     Table bench, kernels;
     std::map<std::string, std::string> before;  // of files of one row each, which had these as attributes

@@ -1,7 +1,6 @@
 #pragma once
 /// bench.h5: `/bench`, a row a measurement, and `/kernels`, a row an op of one. Tables only grow: a measurement makes the file anew with
-/// its rows behind those that are there, and a rename puts it in place of the old one. One program
-/// at a time.
+/// its rows behind those that are there, and a rename puts it in place of the old one. Programs that add at once wait for each other.
 
 #include "app/bench_ops.hpp"
 #include "comm/communicator.hpp"

@@ -50,6 +50,16 @@ def test_rows_are_added():
     assert "dataset bench/ranks [2]" in run("inspect", "rows.h5")
 
 
+def test_rows_of_programs_that_end_together_are_all_there():
+    command = [harness.ROFORMER, "bench", *tiny(output="together.h5", steps=1)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(6)]
+    said = [program.communicate(timeout=240)[0] for program in running]
+    assert all(program.returncode == 0 for program in running), said
+    bench, kernels = tables("together.h5")
+    assert len(bench["ranks"]) == 6 and set(kernels["measurement"]) == set(range(6)), bench
+    assert all(any(f"row {row} of together.h5" in text for text in said) for row in range(6)), said
+
+
 def test_a_file_of_one_row_of_old_is_taken_up():
     run("bench", *tiny(output="new.h5"))
     with h5py.File("new.h5") as new, h5py.File("old.h5", "w") as old:
