@@ -111,9 +111,9 @@ def write_page(folder, output):
     def draw_norms(depth, rate, what, of):
         def draw(axes):
             for color, arm in zip(COLORS, arms):
-                for run in select(arm=arm, depth=depth, rate=rate):
-                    if norms := run.norms():
-                        axes.plot(list(norms), [of(*norm) for norm in norms.values()], color=color, linewidth=1.2, label=arm)
+                measured = [norms for run in select(arm=arm, depth=depth, rate=rate) if (norms := run.norms())]
+                for i, norms in enumerate(measured):
+                    axes.plot(list(norms), [of(*norm) for norm in norms.values()], color=color, linewidth=1.2, label=arm if i == 0 else None)
             axes.set_xlabel("layer")
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set_ylabel(f"{what}, half-way")
