@@ -111,7 +111,8 @@ std::string prepare_output(const fs::path& folder, const std::string& mark, cons
     // Shards without corpus.json: of a build that was killed while it moved them here, or somebody's own.
     if (shards > 0 && !fs::exists(fingerprint))
         return message(folder.string(), " holds corpus shards without their corpus.json; choose another folder, or --restart");
-    const std::string own = mark + change_times(paths);
+    // Parts of versions that counted the bytes of a block in another way are of other lines.
+    const std::string own = mark + change_times(paths) + "\nblocks 2";
     if (fs::exists(fingerprint) && read_file(fingerprint) != own) fs::remove_all(partial);
     remove_corpus(folder);
     fs::create_directories(partial);
@@ -162,18 +163,19 @@ std::vector<fs::path> make_parts(const BuildCorpusInput& in, const std::vector<s
     const std::vector<int> readers = choose_readers(paths, world.size());
     std::vector<std::int64_t> blocks(paths.size());
     std::int64_t turn = 0, total = 0;
+    const bool paragraphs = in.format == "paragraphs";
     for (std::size_t file = 0; file < paths.size(); ++file) {
         if (readers[file] != everybody && readers[file] != world.rank()) continue;
         // A block never spans two files, so that a file's name stands for all its lines.
         LineReader lines({paths[file]});
-        std::int64_t bytes = 0;
+        const std::int64_t before = total;
+        std::int64_t block = 0;  // where it begins
         bool mine = false, open = false, between = true;  // paragraphs are not cut: their blocks end at blank lines
         fs::path part;
         const auto start_block = [&] {
             part = part_path(partial, file, blocks[file]++);
             mine = (readers[file] != everybody || turn++ % world.size() == world.rank()) && !part_is_whole(part);
             maker.clear();
-            bytes = 0;
             open = true;
         };
         const auto end_block = [&] {
@@ -183,13 +185,14 @@ std::vector<fs::path> make_parts(const BuildCorpusInput& in, const std::vector<s
             const double s = seconds() - begin;
             log::live(message("read ", total >> 20, " MiB of text, ", static_cast<double>(total >> 10) / 1024 / s, " MiB/s"));
         };
-        for (std::string line; lines.next(line);) {
-            if (bytes >= block_bytes && between) end_block();
-            if (!open) start_block();
-            between = in.format != "paragraphs" || is_blank(line);
-            bytes += static_cast<std::int64_t>(line.size()) + 1;
-            total += static_cast<std::int64_t>(line.size()) + 1;
+        std::string line;
+        for (std::int64_t at = 0; lines.next(line); at = lines.position()) {
+            if (at - block >= block_bytes && between) end_block();
+            if (!open) start_block(), block = at;
             if (mine) maker.add_line(line, paths[file], lines.line_number());
+            if (paragraphs) between = is_blank(line);
+            else if (!mine) lines.pass(block + block_bytes - lines.position());
+            total = before + lines.position();
         }
         end_block();
     }

@@ -126,6 +126,15 @@ bool from_text(const std::string& text, FileDigest& d) {
 
 std::string digest(const void* data, std::int64_t bytes) { return hex(XXH3_128bits(data, static_cast<std::size_t>(bytes))); }
 
+std::string place_trouble(const std::string& path) {
+    if (path.empty()) return "expected the name of a file";
+    const fs::path parent = fs::path(path).parent_path();
+    const std::string folder = parent.empty() ? "." : parent.string();
+    if (!fs::is_directory(folder)) return message("the folder ", folder, " of ", path, fs::exists(folder) ? " is a file" : " does not exist");
+    if (::access(folder.c_str(), W_OK) != 0) return message("cannot write in the folder ", folder, " of ", path, " (", std::strerror(errno), ")");
+    return fs::is_directory(path) ? path + " is a folder, expected a file" : "";
+}
+
 void sync_path(const fs::path& path) {
     const Descriptor d(path, O_RDONLY);
     if (::fsync(d.fd) != 0) fail_file("cannot flush", path);

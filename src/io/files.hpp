@@ -14,6 +14,8 @@ namespace rf {
 /// XXH3, 128 bits, as 32 hexadecimal digits (xxhash.com; the library libxxhash).
 std::string digest(const void* data, std::int64_t bytes);
 
+/// Why no file can be written at this path, or empty: no folder, no permission, a folder in its place.
+std::string place_trouble(const std::string& path);
 /// Flushes a file or folder to the disk; throws naming it.
 void sync_path(const std::filesystem::path& path);
 /// Writes path.partial, flushes it, renames it to path and flushes the folder: a reader sees all or nothing.

@@ -132,7 +132,7 @@ std::vector<char> read_piece(std::istream& in) {
 bool LineReader::open_next() {
     if (file_ == paths_.size()) return false;
     const std::string& path = paths_[file_++];
-    number_ = 0;
+    number_ = position_ = 0;
     auto in = std::make_unique<bio::filtering_istream>();
     if (path.ends_with(".gz")) in->push(bio::gzip_decompressor(bio::gzip::default_window_bits, buffer_bytes));
     if (path.ends_with(".xz")) in->push(bio::lzma_decompressor(buffer_bytes));
@@ -149,27 +149,50 @@ bool LineReader::open_next() {
     return true;
 }
 
+bool LineReader::read_buffer() {
+    buffer_ = ahead_ ? ahead_->next() : read_piece(*in_);
+    at_ = 0;
+    return !buffer_.empty();
+}
+
 /// Appends up to the end of the line; false at the end of the file with nothing read.
 bool LineReader::read_line(std::string& line) {
     line.clear();
     for (bool any = false;; any = true) {
-        if (at_ == buffer_.size()) {
-            buffer_ = ahead_ ? ahead_->next() : read_piece(*in_);
-            at_ = 0;
-            if (buffer_.empty() && path().ends_with(".zst")) {
-                if (!line.ends_with(std::string(end_zeros, '\0'))) throw std::ios_base::failure("truncated");
-                line.resize(line.size() - end_zeros);
-                return !line.empty();
-            }
-            if (buffer_.empty()) return any;
+        if (at_ == buffer_.size() && !read_buffer()) {
+            if (!path().ends_with(".zst")) return any;
+            if (!line.ends_with(std::string(end_zeros, '\0'))) throw std::ios_base::failure("truncated");
+            line.resize(line.size() - end_zeros);
+            return !line.empty();
         }
         const char* begin = buffer_.data() + at_;
         const auto* newline = static_cast<const char*>(std::memchr(begin, '\n', buffer_.size() - at_));
         const std::size_t size = newline ? static_cast<std::size_t>(newline - begin) : buffer_.size() - at_;
         if (line.size() + size > longest_line) fail_usage(path(), ":", number_ + 1, ": a line longer than 64 MiB");
         line.append(begin, size);
-        at_ += size + (newline ? 1 : 0);
+        const std::size_t taken = size + (newline ? 1 : 0);
+        at_ += taken;
+        position_ += static_cast<std::int64_t>(taken);
         if (newline) return true;
+    }
+}
+
+void LineReader::pass(std::int64_t bytes) {
+    if (!in_ || ahead_) return;
+    // Bytes of lines that begin before the end of the passage but for their last, then up to the end of that line.
+    for (bool within_line = false; bytes > 0 || within_line;) {
+        if (at_ == buffer_.size() && !read_buffer()) return;
+        const char *const begin = buffer_.data() + at_, *const end = buffer_.data() + buffer_.size(), *stop = end;
+        if (bytes <= end - begin) {
+            const char* last = begin + std::max<std::int64_t>(bytes - 1, 0);
+            const auto* newline = static_cast<const char*>(std::memchr(last, '\n', static_cast<std::size_t>(end - last)));
+            within_line = newline == nullptr;
+            if (newline) stop = newline + 1;
+        }
+        number_ += std::count(begin, stop, '\n');
+        bytes = std::max<std::int64_t>(bytes - (stop - begin), 0);
+        at_ += static_cast<std::size_t>(stop - begin);
+        position_ += stop - begin;
     }
 }
 

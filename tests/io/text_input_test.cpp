@@ -60,6 +60,30 @@ BOOST_AUTO_TEST_CASE(lines_across_the_read_buffer_are_whole) {
     BOOST_TEST((again == text));
 }
 
+BOOST_AUTO_TEST_CASE(lines_passed_over_are_those_that_begin_in_the_passage) {
+    const test::Scratch scratch;
+    std::string text = "\xEF\xBB\xBF";
+    std::uint32_t random = 1;
+    const auto draw = [&](std::uint32_t below) { return (random = random * 1664525 + 1013904223) / 65536 % below; };
+    // Some lines are longer than the buffer, some empty, some end in \r\n, the last one not at all.
+    while (text.size() < (3U << 20)) text += std::string(draw(400) == 0 ? draw(65536) * 10 : draw(300), static_cast<char>('a' + draw(26))) + (draw(3) == 0 ? "\r\n" : "\n");
+    test::write(scratch / "a", text + "end");
+    LineReader all({scratch("a")}), some({scratch("a")});
+    std::string expected, line;
+    std::int64_t passed = 0;
+    while (some.next(line)) {
+        BOOST_REQUIRE(all.next(expected));
+        BOOST_REQUIRE(line == expected);
+        BOOST_REQUIRE_EQUAL(some.line_number(), all.line_number());
+        BOOST_REQUIRE_EQUAL(some.position(), all.position());
+        const std::int64_t bytes = draw(4) == 0 ? draw(65536) * 8 : draw(2) == 0 ? draw(500) : 0, end = some.position() + bytes;
+        some.pass(bytes);
+        for (; all.position() < end && all.next(expected); ++passed) {}
+    }
+    BOOST_TEST(!all.next(expected));
+    BOOST_TEST(passed > 1000);
+}
+
 BOOST_AUTO_TEST_CASE(compressed_files_read_like_plain_ones) {
     const test::Scratch scratch;
     std::string text;
