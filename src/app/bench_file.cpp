@@ -100,15 +100,6 @@ private:
 
 }  // namespace
 
-std::string place_trouble(const std::string& path) {
-    if (path.empty()) return "expected the name of a file";
-    const fs::path parent = fs::path(path).parent_path();
-    const std::string folder = parent.empty() ? "." : parent.string();
-    if (!fs::is_directory(folder)) return message("the folder ", folder, " of ", path, fs::exists(folder) ? " is a file" : " does not exist");
-    if (::access(folder.c_str(), W_OK) != 0) return message("cannot write in the folder ", folder, " of ", path, " (", std::strerror(errno), ")");
-    return fs::is_directory(path) ? path + " is a folder, expected a file" : "";
-}
-
 std::string bench_file_trouble(const std::string& path) {
     if (const std::string trouble = place_trouble(path); !trouble.empty() || !fs::exists(path)) return trouble;
     const auto hold = h5::lock();

@@ -1,6 +1,7 @@
 #include "app/bench_trace.hpp"
 
-#include "app/bench_file.hpp"
+#include "app/bench_ops.hpp"
+#include "app/command.hpp"
 #include "core/build.hpp"
 #include "core/log.hpp"
 #include "core/op_log.hpp"

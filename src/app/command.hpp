@@ -57,6 +57,21 @@ json::value defaults_of() {
     return json::write(input);
 }
 
+/// Rank 0 does `work`, which says what is wrong, or nothing; that, or the error it meets, is returned on every rank, so that all end.
+template <class Work>
+std::string trouble_on_rank_0(Communicator& world, const Work& work) {
+    std::string trouble;
+    if (world.rank() == 0) {
+        try {
+            trouble = work();
+        } catch (const std::exception& e) {
+            trouble = e.what();
+        }
+    }
+    world.broadcast(trouble, 0);
+    return trouble;
+}
+
 int run_tokenize(const Invocation&, World&);
 int run_build_vocab(const Invocation&, World&);
 int run_build_corpus(const Invocation&, World&);

@@ -86,6 +86,7 @@ private:
 
 int run_encode(const Invocation& invocation, World& world) {
     const std::string out = invocation.need("out");
+    if (const std::string trouble = trouble_on_rank_0(world.communicator(), [&] { return place_trouble(out); }); !trouble.empty()) fail_usage("--out: ", trouble);
     LoadedModel loaded(invocation, world);
     Communicator& all = world.communicator();
     const std::vector<std::string> lines = read_lines(all, std::cin);

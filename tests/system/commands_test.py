@@ -176,6 +176,8 @@ def test_encode_leaves_nothing_that_is_not_whole():
         with open(f"hidden-{ranks}.h5", "rb") as file:
             outputs.append(file.read())
     assert outputs[0] == outputs[1] == outputs[2]
+    for ranks in (1, 2):
+        assert "--out: the folder nowhere of nowhere/hidden.h5 does not exist" in run("encode", "--checkpoint", "learnt", "--out", "nowhere/hidden.h5", stdin=lines, ranks=ranks, expect=2)
     # A disk that takes 64 KiB.
     done = subprocess.run(["bash", "-c", "ulimit -f 64; trap '' XFSZ; exec \"$0\" encode --checkpoint learnt --out hidden.h5", ROFORMER], input=lines, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT)
