@@ -58,7 +58,8 @@ def run_ours(a, dtype):
     with h5py.File(output) as file:
         column = lambda name: float(file[f"bench/{name}"][-1])  # the last row is this measurement
         return {"peak_bytes": peak, "seconds": column("seconds_per_step"), "processor_seconds": column("processor_seconds_per_step"), "backward": column("seconds_backward"), "update": column("seconds_optimizer"),
-                "tokens_per_second": column("tokens_per_second"), "processor": file.attrs["processor"]}
+                "tokens_per_second": column("tokens_per_second"), "flops_per_second": column("flops_per_second"), "product_rate": column("product_flops_per_second"),
+                "processor": file.attrs["processor"]}
 
 
 def run_peer(a, dtype, mode):
@@ -90,16 +91,30 @@ def best_peer(a, dtypes):
     return max(trial, key=lambda key: trial[key]["tokens_per_second"])
 
 
+def product_flops_of_token(model):
+    """Of a layer's four products, all layers, forward: a multiply-add is two."""
+    config = json.loads(model.read_text())
+    c = config["hidden_size"]
+    return 2 * config["num_hidden_layers"] * c * (4 * c + 2 * config["intermediate_size"])
+
+
 def compare_encode(a, dtypes, ours_dtype):
+    """Beside the ratio of each round, the most that it could be: if nothing took time but products, at oneDNN's own rate in that round."""
     (a.folder / "lengths.json").write_text(json.dumps(encode_ours(a, ours_dtype)[1]))
     dtype, mode = best_peer(a, dtypes)
-    ratios = []
+    ratios, limits, shares = [], [], []
     for number in range(1, a.rounds + 1):
         ours, lengths = encode_ours(a, ours_dtype)
         peer = run_peer(a, dtype, mode)
+        products = run_ours(a, ours_dtype)["product_rate"]
+        most = products / product_flops_of_token(a.model)
         ratios.append(ours["tokens_per_second"] / peer["tokens_per_second"])
-        print(f"round {number}: roformer {ours_dtype} {ours['tokens_per_second']:.0f}, PyTorch {dtype} {mode} {peer['tokens_per_second']:.0f} tokens/s, ratio {ratios[-1]:.2f}", flush=True)
-    print(f"\n{len(lengths)} lines, {sum(lengths)} tokens, lengths {min(lengths)} to {max(lengths)}; {a.threads} threads; median ratio {statistics.median(ratios):.2f} of {a.rounds} rounds")
+        limits.append(most / peer["tokens_per_second"])
+        shares.append(ours["tokens_per_second"] / most)
+        print(f"round {number}: roformer {ours_dtype} {ours['tokens_per_second']:.0f}, PyTorch {dtype} {mode} {peer['tokens_per_second']:.0f} tokens/s, ratio {ratios[-1]:.2f}; "
+              f"products alone at oneDNN's {products * 1e-9:.0f} GFLOP/s {most:.0f} tokens/s, ratio {limits[-1]:.2f}", flush=True)
+    print(f"\n{len(lengths)} lines, {sum(lengths)} tokens, lengths {min(lengths)} to {max(lengths)}; {a.threads} threads; medians of {a.rounds} rounds: ratio {statistics.median(ratios):.2f}, "
+          f"at most {statistics.median(limits):.2f}, reached {100 * statistics.median(shares):.0f} % of that")
 
 
 def main():
@@ -159,6 +174,8 @@ def main():
               f"{middle(rows, 'processor_seconds'):.3f} | {processor_ratio:.2f} | {middle(rows, 'peak_bytes') / 2**20:.0f} |")
     for what, values in (("wall", ratios), ("processor time", processor_ratios)):
         print(f"{what}, ratios of the rounds: {' '.join(f'{r:.2f}' for r in values)}")
+    shares = [o["flops_per_second"] / o["product_rate"] for o in ours]
+    print(f"roformer, of the rate of products alone in the same process: {' '.join(f'{100 * share:.0f}' for share in shares)} %, median {100 * statistics.median(shares):.0f} %")
     with h5py.File(a.folder / "peers.h5", "w") as file:
         table = file.create_group("peers")
         file.attrs.update({"processor": ours[0]["processor"], "model": a.model.stem, "peer": f"PyTorch {peer[0]['version']} {mode}",
@@ -168,7 +185,7 @@ def main():
                    "seconds": ([o["seconds"] for o in ours], "s"), "peer_seconds": ([p["seconds"] for p in peer], "s"), "ratio": (ratios, "1"),
                    "processor_seconds": ([o["processor_seconds"] for o in ours], "s"),
                    "peer_processor_seconds": ([p["processor_seconds"] for p in peer], "s"),
-                   "tokens_per_second": ([o["tokens_per_second"] for o in ours], "tokens/s"),
+                   "product_share": (shares, "1"), "tokens_per_second": ([o["tokens_per_second"] for o in ours], "tokens/s"),
                    "peer_tokens_per_second": ([p["tokens_per_second"] for p in peer], "tokens/s"),
                    "peak_bytes": ([o["peak_bytes"] for o in ours], "bytes"), "peer_peak_bytes": ([p["peak_bytes"] for p in peer], "bytes")}
         for name, (values, units) in columns.items():
