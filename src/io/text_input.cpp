@@ -179,9 +179,13 @@ bool LineReader::read_line(std::string& line) {
 
 void LineReader::pass(std::int64_t bytes) {
     if (!in_ || ahead_) return;
-    // Bytes of lines that begin before the end of the passage but for their last, then up to the end of that line.
+    // The line that holds the last of these bytes is left out to its end.
     for (bool within_line = false; bytes > 0 || within_line;) {
-        if (at_ == buffer_.size() && !read_buffer()) return;
+        try {
+            if (at_ == buffer_.size() && !read_buffer()) return;
+        } catch (const std::ios_base::failure&) {
+            fail_usage(path(), ": cannot be read after line ", number_);
+        }
         const char *const begin = buffer_.data() + at_, *const end = buffer_.data() + buffer_.size(), *stop = end;
         if (bytes <= end - begin) {
             const char* last = begin + std::max<std::int64_t>(bytes - 1, 0);

@@ -41,10 +41,10 @@ public:
     explicit LineReader(std::vector<std::string> paths) : paths_(std::move(paths)) {}
     /// False at the end of the last file. Ends of line (\n or \r\n) and a byte order mark are taken off.
     bool next(std::string& line);
-    /// Leaves out the lines that begin in the next `bytes` bytes of the file, unread: a few per cent of the work of next(). Compressed files
-    /// are not passed over.
+    /// Leaves out the lines that begin within the next `bytes` bytes of a plain file; they are counted, but neither copied nor held to the longest
+    /// line. Of a compressed file none is left out.
     void pass(std::int64_t bytes);
-    /// Bytes of the file, decompressed, before the line that comes next; 0 where it is another file's.
+    /// Bytes of the file, decompressed, up to the end of the line last read or left out.
     std::int64_t position() const { return position_; }
     /// Of the line just read.
     std::size_t file_index() const { return file_ - 1; }
