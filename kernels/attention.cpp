@@ -1,70 +1,25 @@
 #include "kernels/attention.hpp"
 
 #include "core/op_log.hpp"
-#include "kernels/dispatch.hpp"
+#include "kernels/attention_head.hpp"
+#include "kernels/simd/tiles.hpp"
 
-#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <type_traits>
-#include <vector>
 
 namespace rf {
 
 namespace {
 
-/// Query rows worked on at once: their scores against a whole sequence stay in cache.
-constexpr std::int64_t query_block = 128;
-
-/// Elements between rows of a matrix in scratch: room for whole vectors, and an odd number of cache lines, so that the rows of a column of
-/// vectors do not compete for the same places in cache.
-constexpr std::int64_t row_room(std::int64_t n) { return (((n + simd::product_columns - 1) / simd::product_columns) | 1) * simd::product_columns; }
 /// What a product works on of n columns.
 constexpr std::int64_t whole_columns(std::int64_t n) { return (n + simd::product_columns - 1) / simd::product_columns * simd::product_columns; }
-
-/// A matrix in scratch. What lies behind its columns means nothing: it reaches only what lies behind the columns of a product.
-template <class R>
-class Matrix {
-public:
-    void reshape(std::int64_t rows, std::int64_t columns) {
-        columns_ = columns;
-        ld_ = row_room(columns);
-        if (const auto size = static_cast<std::size_t>(rows * ld_); data_.size() < size) data_.resize(size);
-    }
-    R* row(std::int64_t i) { return data_.data() + i * ld_; }
-    const R* row(std::int64_t i) const { return data_.data() + i * ld_; }
-    std::int64_t columns() const { return columns_; }
-    std::int64_t ld() const { return ld_; }
-
-private:
-    std::vector<R> data_;
-    std::int64_t columns_ = 0, ld_ = 0;
-};
 
 /// C [m, columns of B] = A B or Aᵀ B, over k elements a sum; added to what is there where `accumulate`.
 template <class R>
 void multiply(const Matrix<R>& a, bool transpose_a, const Matrix<R>& b, Matrix<R>& c, std::int64_t m, std::int64_t k, bool accumulate = false) {
     reals_of<R>().product({.a = a.row(0), .row_a = transpose_a ? 1 : a.ld(), .step_a = transpose_a ? a.ld() : 1, .b = b.row(0), .ldb = b.ld(), .c = c.row(0),
                            .ldc = c.ld(), .m = m, .n = whole_columns(b.columns()), .k = k, .accumulate = accumulate});
-}
-
-/// Asks for rows of D elements before they are needed: they lie a token apart, further than a processor looks ahead by itself.
-template <class T>
-void expect(const T* x, std::int64_t stride, std::int64_t rows, std::int64_t d) {
-    constexpr std::int64_t line = 64 / sizeof(T);
-    for (std::int64_t i = 0; i < rows; ++i)
-        for (std::int64_t j = 0; j < d; j += line) __builtin_prefetch(x + i * stride + j, 0, 2);
-}
-
-/// One head of one sequence: `rows` rows of D elements, `stride` elements apart, as accumulators.
-template <class T, class R>
-void fetch(const T* x, std::int64_t stride, std::int64_t rows, std::int64_t d, Matrix<R>& out) {
-    out.reshape(rows, d);
-    for (std::int64_t i = 0; i < rows; ++i) rows_of<T>().widen(x + i * stride, out.row(i), d);
-}
-template <class T, class R>
-void put(const Matrix<R>& x, std::int64_t rows, std::int64_t d, T* out, std::int64_t stride) {
-    for (std::int64_t i = 0; i < rows; ++i) rows_of<T>().narrow(x.row(i), out + i * stride, d);
 }
 
 template <class R>
@@ -78,32 +33,7 @@ void transpose(const Matrix<R>& x, std::int64_t rows, Matrix<R>& out) {
     }
 }
 
-/// Turns rows by the angles of positions first, first + 1, … in direction 1 or -1.
-template <class R>
-void turn(const ConstTensor& table, Matrix<R>& x, std::int64_t first, std::int64_t rows, std::int64_t d, R direction) {
-    if (!table) return;
-    for (std::int64_t i = 0; i < rows; ++i) rows_of<R>().rotate(x.row(i), raw<R>(table) + (first + i) * d, d, direction);
-}
-
-/// Where (sequence s, head) lies, and the dropout of its query rows.
-struct Place {
-    std::int64_t begin, length, head;
-    std::uint32_t sample;
-};
-
-template <class Args>
-Place place_of(const Args& a, std::int64_t index, std::int64_t heads) {
-    const std::int32_t* bounds = indices(a.cu_seqlens);
-    const std::int64_t s = index / heads;
-    return {bounds[s], bounds[s + 1] - bounds[s], index % heads, a.sample ? static_cast<std::uint32_t>(indices(a.sample)[s]) : 0};
-}
-
-template <class Args>
-simd::DropRow query_dropout(const Args& a, const Place& p, std::int64_t row) {
-    if (!a.dropout.active()) return {};
-    return drop_row(a.dropout, p.sample, static_cast<std::uint32_t>(row), a.dropout.detail * 256 + static_cast<std::uint32_t>(a.first_head + p.head));
-}
-
+/// Of a thread, kept from call to call.
 template <class R>
 struct Scratch {
     Matrix<R> q, k, v, k_turned, v_turned, out, d_out, scores, d_scores, dq, dk, dv;
@@ -111,8 +41,9 @@ struct Scratch {
 };
 
 template <class T>
-void forward(const Attention& a, const Place& p, Scratch<simd::Real<T>>& w) {
+void forward(const Attention& a, const Place& p) {
     using R = simd::Real<T>;
+    thread_local Scratch<R> w;
     const std::int64_t tokens = a.qkv.shape[0], heads = a.qkv.shape[2], d = a.qkv.shape[3], n = p.length, width = heads * d;
     const T* q = raw<T>(a.qkv) + p.begin * 3 * width + p.head * d;
     for (const int part : {1, 0, 2}) expect(q + part * width, 3 * width, n, d);
@@ -141,8 +72,9 @@ void forward(const Attention& a, const Place& p, Scratch<simd::Real<T>>& w) {
 }
 
 template <class T>
-void backward(const AttentionBackward& a, const Place& p, Scratch<simd::Real<T>>& w) {
+void backward(const AttentionBackward& a, const Place& p) {
     using R = simd::Real<T>;
+    thread_local Scratch<R> w;
     const std::int64_t tokens = a.qkv.shape[0], heads = a.qkv.shape[2], d = a.qkv.shape[3], n = p.length, width = heads * d;
     const T* q = raw<T>(a.qkv) + p.begin * 3 * width + p.head * d;
     T* dq = raw<T>(a.d_qkv) + p.begin * 3 * width + p.head * d;
@@ -198,18 +130,14 @@ void check(const Args& a, Dtype wide) {
     RF_REQUIRE(!a.dropout.active() || a.sample.shape == Shape{a.cu_seqlens.shape[0] - 1}, "dropout needs sample [S]");
 }
 
-/// body(place, scratch) for every (sequence, head); each is one thread's, so its sums have one order.
-template <class T, class Args, class Body>
+/// body(place) for every (sequence, head); each is one thread's, so its sums have one order.
+template <class Args, class Body>
 void for_heads(const Args& a, const Body& body) {
     const std::int64_t heads = a.qkv.shape[2], count = (a.cu_seqlens.shape[0] - 1) * heads;
-#pragma omp parallel
-    {
-        Scratch<simd::Real<T>> scratch;
-#pragma omp for schedule(dynamic)
-        for (std::int64_t i = 0; i < count; ++i) {
-            const Place place = place_of(a, i, heads);
-            if (place.length > 0) body(place, scratch);
-        }
+#pragma omp parallel for schedule(dynamic)
+    for (std::int64_t i = 0; i < count; ++i) {
+        const Place place = place_of(a, i, heads);
+        if (place.length > 0) body(place);
     }
 }
 
@@ -239,7 +167,8 @@ void attention(Stream& stream, const Attention& a) {
     clear_rest(a, a.context);
     dispatch(a.qkv.dtype, [&](auto type) {
         using T = decltype(type);
-        for_heads<T>(a, [&](const Place& p, auto& scratch) { forward<T>(a, p, scratch); });
+        const simd::TileTable* const tiles = std::is_same_v<T, std::uint16_t> ? simd::tiles() : nullptr;
+        for_heads(a, [&](const Place& p) { tiles ? attention_in_tiles(a, p, *tiles) : forward<T>(a, p); });
     });
 }
 
@@ -252,7 +181,8 @@ void attention_backward(Stream& stream, const AttentionBackward& a) {
     clear_rest(a, a.d_qkv);
     dispatch(a.qkv.dtype, [&](auto type) {
         using T = decltype(type);
-        for_heads<T>(a, [&](const Place& p, auto& scratch) { backward<T>(a, p, scratch); });
+        const simd::TileTable* const tiles = std::is_same_v<T, std::uint16_t> ? simd::tiles() : nullptr;
+        for_heads(a, [&](const Place& p) { tiles ? attention_backward_in_tiles(a, p, *tiles) : backward<T>(a, p); });
     });
 }
 

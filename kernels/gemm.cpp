@@ -4,7 +4,9 @@
 #include "core/op_log.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/elementwise.hpp"
+#include "kernels/gemm_tiles.hpp"
 #include "kernels/product.hpp"
+#include "kernels/simd/tiles.hpp"
 
 #include <oneapi/dnnl/dnnl.hpp>
 
@@ -207,6 +209,8 @@ void gemm(Stream& stream, const Gemm& g) {
                                  .bytes = bytes_of(g.a, g.b, g.c) + (g.beta != 0 ? bytes_of(g.c) : 0)});
     if (g.a.dtype == Dtype::f32 && g.c.dtype == Dtype::f32) return tiled<float, float>(g, m, n, k);
     if (g.a.dtype == Dtype::f64 && g.c.dtype == Dtype::f64) return tiled<double, double>(g, m, n, k);
+    if (const simd::TileTable* tiles = simd::tiles(); tiles && g.a.dtype == Dtype::bf16 && (g.c.dtype == Dtype::f32 || g.c.dtype == Dtype::bf16))
+        return gemm_in_tiles(g, *tiles);
     if (g.a.dtype == Dtype::bf16 && g.c.dtype == Dtype::f32) return tiled<std::uint16_t, float>(g, m, n, k);
     if (g.a.dtype == Dtype::bf16 && g.c.dtype == Dtype::bf16) return tiled<std::uint16_t, std::uint16_t>(g, m, n, k);
     fail("no gemm of ", name_of(g.a.dtype), " into ", name_of(g.c.dtype));

@@ -2,8 +2,11 @@
 
 #include "core/check.hpp"
 
+#include <cpuid.h>
 #include <omp.h>
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -33,6 +36,36 @@ Isa chosen_isa() {
     }
     fail_usage("RF_CPU_ISA=", wish, ": expected baseline, avx2 or avx512");
 }
+
+/// The kernel gives a process the tiles' registers when it asks (Linux, Documentation/arch/x86/xstate.rst).
+bool may_use_amx() {
+    constexpr unsigned leaf = 7, amx_bf16 = 1U << 22, amx_tile = 1U << 24;
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid_count(leaf, 0, &a, &b, &c, &d) || (d & amx_bf16) == 0 || (d & amx_tile) == 0) return false;
+    constexpr long request_permission = 0x1023, tile_data = 18;
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+}
+
+Bf16 best_bf16() {
+    if (cpu_isa() != Isa::avx512 || !__builtin_cpu_supports("avx512bf16")) return Bf16::none;
+    const char* limit = std::getenv("ONEDNN_MAX_CPU_ISA");
+    const std::string_view name = limit ? limit : "ALL";
+    const bool amx = name == "ALL" || name.find("AMX") != std::string_view::npos;
+    if (!amx && name != "AVX512_CORE_BF16") return Bf16::none;
+    return amx && may_use_amx() ? Bf16::amx : Bf16::avx512;
+}
+
+Bf16 chosen_bf16() {
+    const Bf16 best = best_bf16();
+    const char* wish = std::getenv("RF_CPU_BF16");
+    if (!wish || !*wish) return best;
+    for (const Bf16 bf16 : {Bf16::none, Bf16::portable, Bf16::onednn, Bf16::avx512, Bf16::amx}) {
+        if (std::string_view(wish) != name_of(bf16)) continue;
+        if (bf16 > std::max(best, Bf16::portable)) fail_usage("RF_CPU_BF16=", wish, ": this processor has only ", name_of(best));
+        return bf16;
+    }
+    fail_usage("RF_CPU_BF16=", wish, ": expected none, portable, onednn, avx512 or amx");
+}
 }  // namespace
 
 Isa cpu_isa() {
@@ -40,22 +73,29 @@ Isa cpu_isa() {
     return isa;
 }
 
-bool cpu_has_bf16() {
-    static const bool has = [] {
-        if (cpu_isa() != Isa::avx512 || !__builtin_cpu_supports("avx512bf16")) return false;
-        const char* limit = std::getenv("ONEDNN_MAX_CPU_ISA");
-        if (!limit) return true;
-        const std::string_view name(limit);
-        return name == "ALL" || name == "AVX512_CORE_BF16" || name.find("AMX") != std::string_view::npos;
-    }();
-    return has;
+Bf16 cpu_bf16() {
+    static const Bf16 bf16 = chosen_bf16();
+    return bf16;
 }
+
+bool cpu_has_bf16() { return cpu_bf16() >= Bf16::onednn; }
 
 const char* name_of(Isa isa) {
     switch (isa) {
         case Isa::baseline: return "baseline";
         case Isa::avx2: return "avx2";
         case Isa::avx512: return "avx512";
+    }
+    return "?";
+}
+
+const char* name_of(Bf16 bf16) {
+    switch (bf16) {
+        case Bf16::none: return "none";
+        case Bf16::portable: return "portable";
+        case Bf16::onednn: return "onednn";
+        case Bf16::avx512: return "avx512";
+        case Bf16::amx: return "amx";
     }
     return "?";
 }
@@ -69,7 +109,7 @@ std::string cpu_description() {
         if (line.starts_with("cpu family")) family = value();
         if (line.starts_with("model\t")) number = value();
     }
-    return message(model, " family ", family, " model ", number, " (", name_of(cpu_isa()), cpu_has_bf16() ? ", bf16" : "", "), ",
+    return message(model, " family ", family, " model ", number, " (", name_of(cpu_isa()), cpu_has_bf16() ? message(", bf16 by ", name_of(cpu_bf16())) : "", "), ",
                    cpu_count(), " cores");
 }
 

@@ -12,9 +12,16 @@ enum class Isa { baseline, avx2, avx512 };
 /// The best set of this processor, or a lower one named by the environment variable RF_CPU_ISA
 /// (`baseline`, `avx2`, `avx512`: for tests of the dispatch; an unknown or unsupported name is an error).
 Isa cpu_isa();
-/// bf16 products in hardware (AVX512_BF16), and not switched off by RF_CPU_ISA or ONEDNN_MAX_CPU_ISA.
+/// What multiplies bf16 operands: f32 products of oneDNN, portable tiles (slow; for tests of what is built on tiles), oneDNN's bf16 products, or tiles of our
+/// own (kernels/simd/tiles.hpp) by AVX512_BF16 or AMX.
+enum class Bf16 { none, portable, onednn, avx512, amx };
+/// The best that this processor, the kernel, RF_CPU_ISA and ONEDNN_MAX_CPU_ISA leave, or what the environment variable RF_CPU_BF16 names (`none`, `portable`, `onednn`,
+/// `avx512`, `amx`; an unknown or unsupported name is an error).
+Bf16 cpu_bf16();
+/// bf16 products in hardware: `onednn` at least.
 bool cpu_has_bf16();
 const char* name_of(Isa isa);
+const char* name_of(Bf16 bf16);
 /// "AMD EPYC 9B45 (avx512, bf16), 2 cores" for records.
 std::string cpu_description();
 /// Cores this process may run on, by number.

@@ -145,7 +145,9 @@ BOOST_AUTO_TEST_CASE(lower_precision_agrees_with_f64) {
             p.qkv = rounded(p.qkv, on.dtype), p.d_context = rounded(p.d_context, on.dtype);
             const Result got = solve(on, p), expected = solve(exact_case(), p);
             check_all(got.context, expected.context, on.tolerance(130));
-            check_all(got.log_sum, expected.log_sum, on.wide_tolerance(130));
+            // Tiles multiply turned q and k as bf16, as tensor cores do: scores of about 1 move by 2^-9.
+            const bool rounds = on.device == Device::cpu && on.dtype == Dtype::bf16 && rotary && cpu_bf16() != Bf16::none;
+            check_all(got.log_sum, expected.log_sum, rounds ? 0x1p-9 : on.wide_tolerance(130));
             check_all(got.d_qkv, expected.d_qkv, on.tolerance(130));
         }
 }
