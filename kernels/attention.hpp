@@ -9,6 +9,8 @@ namespace rf {
 /// gradients are turned back as they are written: qkv itself stays as the product left it.
 /// Tokens from cu_seqlens[S] on belong to no sequence: their context and d_qkv are zero, their log_sum is not written.
 /// Never holds more than one block of rows of one head's probabilities per thread. Deterministic. Sums in f32.
+/// With bf16 storage, turned q and k, probabilities and the gradients of scores are rounded to bf16 before they are multiplied where products are those of tensor cores or of tiles
+/// (GPU; simd/tiles.hpp): a score of about 1 moves by 2^-9.
 /// Dropout bits of query row i: as in dropout.hpp with element = key position, detail = detail * 256 + global head.
 struct Attention {
     ConstTensor qkv;          ///< [T, 3, h, D]

@@ -169,6 +169,7 @@ struct Findings {
     double step, rate;         ///< medians: seconds of an update, FLOP/s
     double mean_step;          ///< seconds; what the ops' sums are of
     double peak, own_peak;     ///< FLOP/s of products alone: all ranks, this one
+    double copy_peak = 0;      ///< bytes/s of a copy, this rank beside the others; on a CPU
     double collectives;        ///< seconds of an update, mean over ranks
     std::vector<OpSum> ops;    ///< of this rank
     std::string processor;
@@ -184,6 +185,7 @@ Findings findings_of(const Measured& measured, const BenchInput& in, const Model
     const std::int64_t tokens = device == Device::cpu ? std::llround(median(measured.tokens) / lanes) : in.batch.sequences * in.batch.max_length / grid.data->size();
     found.own_peak = product_rate(config, grid, device, dtype, tokens);
     found.peak = grid.world.sum(found.own_peak);
+    if (device == Device::cpu) found.copy_peak = copy_rate();
     found.collectives = grid.world.sum(seconds_in_collectives(found.ops)) / grid.world.size();
     // On a GPU collectives are not logged.
     if (device != Device::cpu) found.collectives = std::numeric_limits<double>::quiet_NaN();
@@ -208,7 +210,11 @@ void print(const Measured& measured, const Findings& found, const BenchInput& in
                   static_cast<double>(in.batch.sequences) / found.step, found.rate * 1e-9, 100 * found.rate / found.peak, found.peak * 1e-9,
                   device == Device::cpu ? "that oneDNN makes of a layer's products, forward and backward, whole and alone" : "of its matrix products alone");
     log::info(text);
-    if (device == Device::cpu) print_ops(found.ops, found.mean_step, found.own_peak, copy_rate());
+    if (device != Device::cpu) return;
+    const double least = least_seconds(found.ops, found.own_peak, found.copy_peak);
+    std::snprintf(text, sizeof text, "every op at that rate or at the %.1f GB/s of a copy: %.4f s, %.0f %% of it", found.copy_peak * 1e-9, least, 100 * found.rate / found.peak * found.step / least);
+    log::info(text);
+    print_ops(found.ops, found.mean_step, found.own_peak, found.copy_peak);
 }
 
 BenchRow row_of(const Measured& measured, const Findings& found, const BenchInput& in, const ModelConfig& config, const ParallelGrid& grid, Device device, Dtype dtype, int lanes) {

@@ -87,6 +87,12 @@ double copy_rate() {
     return best;
 }
 
+double least_seconds(const std::vector<OpSum>& ops, double product_peak, double copy_peak) {
+    double sum = 0;
+    for (const OpSum& op : ops) sum += std::min(op.seconds, std::max(op.flops / product_peak, op.bytes / copy_peak));
+    return sum;
+}
+
 void print_ops(const std::vector<OpSum>& ops, double step, double product_peak, double copy_peak) {
     log::info("op                                    calls   ms/update  share  GFLOP/s   GB/s  of peak");
     double rest = step;

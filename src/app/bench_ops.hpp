@@ -26,6 +26,8 @@ std::vector<OpSum> sums_of(const std::vector<LoggedOp>& ops, std::int64_t update
 double seconds_in_collectives(const std::vector<OpSum>& ops);
 /// Bytes read and written a second by a copy that no cache holds; best of five.
 double copy_rate();
+/// What an update would take if every op ran at its bound, FLOP/s of products or bytes/s of copies, or as fast as it did where cache let it run faster.
+double least_seconds(const std::vector<OpSum>& ops, double product_peak, double copy_peak);
 /// Where the `step` seconds of the mean update go, and how far each op is from what bounds it: FLOP/s of products or bytes/s of copies.
 void print_ops(const std::vector<OpSum>& ops, double step, double product_peak, double copy_peak);
 
