@@ -10,12 +10,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <random>
 #include <vector>
 
 namespace rf::test {
+
+/// The CPU is what a GPU is held to: it multiplies bf16 in f32, whatever its processor can, and rounds nothing on the way. Before main(), since it is asked once.
+inline const bool reference_multiplies_in_f32 = setenv("RF_CPU_BF16", "none", 0) == 0;
 
 /// Both devices' streams, and (`repeats`) the GPU's a second time: the order of its threads must not change a bit.
 struct Streams {
