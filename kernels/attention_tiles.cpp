@@ -45,10 +45,6 @@ Scratch& scratch() {
     return w;
 }
 
-void narrow_rows(const simd::TileTable& table, const Matrix<float>& x, std::int64_t rows, std::int64_t d, std::uint16_t* out, std::int64_t stride) {
-    for (std::int64_t i = 0; i < rows; ++i) table.narrow(x.row(i), out + i * stride, d);
-}
-
 }  // namespace
 
 void attention_in_tiles(const Attention& a, const Place& p, const simd::TileTable& table) {
@@ -79,7 +75,7 @@ void attention_in_tiles(const Attention& a, const Place& p, const simd::TileTabl
         w.out.reshape(rows, d);
         multiply(table, w.left, w.v_columns, w.out);
         for (std::int64_t i = 0; i < rows; ++i) reals_of<float>().scale(w.out.row(i), d, shares[i]);
-        narrow_rows(table, w.out, rows, d, context, width);
+        put(w.out, rows, d, context, width);
     }
 }
 
@@ -128,11 +124,11 @@ void attention_backward_in_tiles(const AttentionBackward& a, const Place& p, con
         w.left.lay(table.lay_a_f32, w.d_scores.row(0), w.d_scores.ld(), false, rows, n);
         multiply(table, w.left, w.k_columns, w.dq);
         turn(a.rotary, w.dq, from, rows, d, -1.0F);
-        narrow_rows(table, w.dq, rows, d, dq + from * 3 * width, 3 * width);
+        put(w.dq, rows, d, dq + from * 3 * width, 3 * width);
     }
     turn(a.rotary, w.dk, 0, n, d, -1.0F);
-    narrow_rows(table, w.dk, n, d, dq + width, 3 * width);
-    narrow_rows(table, w.dv, n, d, dq + 2 * width, 3 * width);
+    put(w.dk, n, d, dq + width, 3 * width);
+    put(w.dv, n, d, dq + 2 * width, 3 * width);
 }
 
 }  // namespace rf

@@ -61,7 +61,7 @@ Bf16 chosen_bf16() {
     if (!wish || !*wish) return best;
     for (const Bf16 bf16 : {Bf16::none, Bf16::portable, Bf16::onednn, Bf16::avx512, Bf16::amx}) {
         if (std::string_view(wish) != name_of(bf16)) continue;
-        if (bf16 > std::max(best, Bf16::portable)) fail_usage("RF_CPU_BF16=", wish, ": this processor has only ", name_of(best));
+        if (bf16 > std::max(best, Bf16::portable)) fail_usage("RF_CPU_BF16=", wish, ": the best that this processor has is ", name_of(best));
         return bf16;
     }
     fail_usage("RF_CPU_BF16=", wish, ": expected none, portable, onednn, avx512 or amx");
