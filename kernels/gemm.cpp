@@ -1,19 +1,17 @@
 #include "kernels/gemm.hpp"
 
-#include "core/buffer.hpp"
+#include "core/cpu.hpp"
 #include "core/op_log.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/elementwise.hpp"
+#include "kernels/gemm_panels.hpp"
 #include "kernels/gemm_tiles.hpp"
 #include "kernels/product.hpp"
 #include "kernels/simd/tiles.hpp"
 
-#include <oneapi/dnnl/dnnl.hpp>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <type_traits>
 
 namespace rf {
 
@@ -46,6 +44,7 @@ struct Tiles {
     std::int64_t rows = 0, columns = 0;  ///< of a tile
     std::int64_t down = 0, across = 0;   ///< how many
     bool packed = true;                  ///< by the library
+
     static bool are_packed(std::int64_t rows, std::int64_t columns) { return 1 / static_cast<double>(rows) + 1 / static_cast<double>(columns) < 0.0038; }
     Tiles(std::int64_t m, std::int64_t n) {
         constexpr std::int64_t area = 768 * 768;
@@ -79,105 +78,40 @@ private:
     }
 };
 
-/// Below AVX-512 oneDNN's sgemm reads operands of tiles that it does not pack where they lie, and loses a quarter to a third of its speed when
-/// A is transposed or the rows of B are long. Then the tile's A is turned and its B laid row to row, in scratch of the thread; what
-/// is multiplied, and over which k, stays the same.
-class Straightened {
-public:
-    static bool pays() {
-        constexpr auto wide = static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
-        static const bool result = (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & wide) != wide;
-        return result;
+/// f32 by products of our own: with AVX-512 they are the faster ones, with AVX2 where oneDNN would not pack; not for so few columns that most of a panel is zeros.
+bool goes_in_panels(std::int64_t m, std::int64_t n) {
+    const simd::Table& table = simd::table();
+    if (n < table.panel_width || m < table.strip_rows) return false;
+    switch (cpu_isa()) {
+        case Isa::avx512: return true;
+        case Isa::avx2: return !Tiles(m, n).packed;
+        case Isa::baseline: break;
     }
-    Product<float, float> operator()(Product<float, float> p) {
-        if (p.trans_a) {
-            float* a = room(a_, p.m * p.k);
-            simd::table().transpose(p.a, p.lda, p.k, p.m, a, p.k);
-            p.a = a, p.lda = p.k, p.trans_a = false;
-        }
-        if (!p.trans_b && p.ldb != p.n) {
-            float* b = room(b_, p.k * p.n);
-            for (std::int64_t l = 0; l < p.k; ++l) std::copy_n(p.b + l * p.ldb, p.n, b + l * p.n);
-            p.b = b, p.ldb = p.n;
-        }
-        return p;
-    }
-
-private:
-    static float* room(Buffer& buffer, std::int64_t n) {
-        if (buffer.size() < n * size_of(Dtype::f32)) buffer = Buffer(n * size_of(Dtype::f32));
-        return reinterpret_cast<float*>(buffer.data());
-    }
-    Buffer a_, b_;
-};
-
-/// A product whose sum over k is cut instead of its result, where only the whole result is packed: gradients of a small model's weights. A piece is
-/// one thread's product; pieces are added in their order. How many depends on the shape alone.
-std::int64_t pieces_of_sum(const Gemm& g, std::int64_t m, std::int64_t n, std::int64_t k) {
-    constexpr std::int64_t most = 4, shortest = 256;
-    if (g.epilogue != Epilogue::none || !Straightened::pays() || !Tiles::are_packed(m, n) || Tiles(m, n).packed) return 1;
-    return std::clamp<std::int64_t>(k / shortest, 1, most);
-}
-
-void in_pieces(const Gemm& g, std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t pieces) {
-    thread_local Buffer room;  // for all pieces but the first
-    if (const std::int64_t bytes = (pieces - 1) * m * n * size_of(Dtype::f32); room.size() < bytes) room = Buffer(bytes);
-    float* const c = raw<float>(g.c);
-    float* const others = reinterpret_cast<float*>(room.data());
-    const std::int64_t length = part_length(k, pieces), lda = g.trans_a ? m : k, ldb = g.trans_b ? k : n;
-#pragma omp parallel
-    {
-#pragma omp for schedule(dynamic)
-        for (std::int64_t i = 0; i < pieces; ++i) {
-            const std::int64_t first = i * length;
-            product(Product<float, float>{.a = raw<float>(g.a) + (g.trans_a ? first * lda : first),
-                                          .lda = lda,
-                                          .trans_a = g.trans_a,
-                                          .b = raw<float>(g.b) + (g.trans_b ? first : first * ldb),
-                                          .ldb = ldb,
-                                          .trans_b = g.trans_b,
-                                          .c = i == 0 ? c : others + (i - 1) * m * n,
-                                          .ldc = n,
-                                          .m = m,
-                                          .n = n,
-                                          .k = std::min(length, k - first),
-                                          .accumulate = i == 0 && g.beta != 0});
-        }
-#pragma omp for
-        for (std::int64_t row = 0; row < m; ++row)
-            for (std::int64_t i = 1; i < pieces; ++i) rows_of<float>().add(others + ((i - 1) * m + row) * n, c + row * n, n);
-    }
+    return false;
 }
 
 /// The grid of output tiles depends on the shape only and each tile is one thread's product over all of k, so the bits
 /// do not depend on the number of threads.
 template <class T, class C>
 void tiled(const Gemm& g, std::int64_t m, std::int64_t n, std::int64_t k) {
-    if constexpr (std::is_same_v<T, float>)
-        if (const std::int64_t pieces = pieces_of_sum(g, m, n, k); pieces > 1) return in_pieces(g, m, n, k, pieces);
     const Tiles tiles(m, n);
     const std::int64_t lda = g.trans_a ? m : k, ldb = g.trans_b ? k : n;
 #pragma omp parallel for schedule(dynamic)
     for (std::int64_t i = 0; i < tiles.down * tiles.across; ++i) {
         const std::int64_t row = i / tiles.across * tiles.rows, column = i % tiles.across * tiles.columns;
         const std::int64_t rows = std::min(tiles.rows, m - row), columns = std::min(tiles.columns, n - column);
-        Product<T, C> p{.a = raw<T>(g.a) + (g.trans_a ? row : row * lda),
-                        .lda = lda,
-                        .trans_a = g.trans_a,
-                        .b = raw<T>(g.b) + (g.trans_b ? column * ldb : column),
-                        .ldb = ldb,
-                        .trans_b = g.trans_b,
-                        .c = raw<C>(g.c) + row * n + column,
-                        .ldc = n,
-                        .m = rows,
-                        .n = columns,
-                        .k = k,
-                        .accumulate = g.beta != 0};
-        if constexpr (std::is_same_v<T, float>) {
-            thread_local Straightened straightened;
-            if (!tiles.packed && Straightened::pays()) p = straightened(p);
-        }
-        product(p);
+        product(Product<T, C>{.a = raw<T>(g.a) + (g.trans_a ? row : row * lda),
+                              .lda = lda,
+                              .trans_a = g.trans_a,
+                              .b = raw<T>(g.b) + (g.trans_b ? column * ldb : column),
+                              .ldb = ldb,
+                              .trans_b = g.trans_b,
+                              .c = raw<C>(g.c) + row * n + column,
+                              .ldc = n,
+                              .m = rows,
+                              .n = columns,
+                              .k = k,
+                              .accumulate = g.beta != 0});
         finish<C>(g, row, rows, column, columns);
     }
 }
@@ -207,7 +141,7 @@ void gemm(Stream& stream, const Gemm& g) {
                                  .shape = {m, n, k},
                                  .flops = 2 * static_cast<double>(m * n) * static_cast<double>(k),
                                  .bytes = bytes_of(g.a, g.b, g.c) + (g.beta != 0 ? bytes_of(g.c) : 0)});
-    if (g.a.dtype == Dtype::f32 && g.c.dtype == Dtype::f32) return tiled<float, float>(g, m, n, k);
+    if (g.a.dtype == Dtype::f32 && g.c.dtype == Dtype::f32) return goes_in_panels(m, n) ? gemm_in_panels(g, simd::table()) : tiled<float, float>(g, m, n, k);
     if (g.a.dtype == Dtype::f64 && g.c.dtype == Dtype::f64) return tiled<double, double>(g, m, n, k);
     if (const simd::TileTable* tiles = simd::tiles(); tiles && g.a.dtype == Dtype::bf16 && (g.c.dtype == Dtype::f32 || g.c.dtype == Dtype::bf16))
         return gemm_in_tiles(g, *tiles);

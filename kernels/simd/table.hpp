@@ -134,6 +134,17 @@ template <class R> struct SmallProduct {
 };
 constexpr std::int64_t product_columns = 16;
 
+/// C [m, w] = A B + beta C, where w is the table's panel width and rows of A number m.
+struct PanelProduct {
+    const float* a;
+    std::int64_t lda;  ///< rows of A lie so far apart; 0: A lies in strips of `strip_rows` rows, each [k][strip_rows], the last one filled up
+    const float* b;    ///< [k][w]; what lies behind it is asked for, as the next panel
+    float* c;
+    std::int64_t ldc;
+    std::int64_t m, k;
+    bool accumulate;
+};
+
 template <class R> struct MomentRule {
     R beta1, rest1, beta2, rest2;  ///< rest = 1 - beta
     R epsilon, decay, correction1, correction2, gradient_factor;
@@ -185,6 +196,12 @@ struct Table {
     void (*f64_to_f32)(const double* x, float* y, std::int64_t n);
     /// y [columns, rows] = xᵀ of x [rows, columns]; rows are ldx and ldy elements apart.
     void (*transpose)(const float* x, std::int64_t ldx, std::int64_t rows, std::int64_t columns, float* y, std::int64_t ldy);
+    std::int64_t panel_width, strip_rows;
+    /// An element is a sum in the order of k, whatever the shape; what it is added to comes last.
+    void (*panel_product)(const PanelProduct& p);
+    /// Rows of x, ld apart, cut into runs of a panel's width or a strip's rows: the i-th run of every row goes to the i-th part of `out`, `rows` runs long.
+    void (*lay_panels)(const float* x, std::int64_t ld, std::int64_t rows, std::int64_t runs, float* out);
+    void (*lay_strips)(const float* x, std::int64_t ld, std::int64_t rows, std::int64_t runs, float* out);
     /// The 16-bit draws of elements [0, n) of a row.
     void (*dropout_bits)(const DropRow& drop, std::uint16_t* bits, std::int64_t n);
 };

@@ -125,6 +125,12 @@ std::vector<int> cpu_list() {
 
 int cpu_count() { return static_cast<int>(cpu_list().size()); }
 
+std::int64_t second_level_cache_bytes() {
+    constexpr std::int64_t usual = 512 * 1024;
+    static const std::int64_t told = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    return told > 0 ? told : usual;
+}
+
 int fair_cores(const std::vector<int>& mine, const std::vector<int>& users) {
     double share = 0;
     for (const int core : mine) share += 1.0 / std::max(users[static_cast<std::size_t>(core)], 1);

@@ -1,6 +1,7 @@
 #pragma once
 /// The processor at hand, asked at run time: nothing is compiled for one machine.
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,8 @@ std::string cpu_description();
 /// Cores this process may run on, by number.
 std::vector<int> cpu_list();
 int cpu_count();
+/// Of one core; 512 KiB where the system does not say.
+std::int64_t second_level_cache_bytes();
 /// How many of its cores are for one of several ranks on a host: `mine` are those it may run on, users[c] ranks may run on core c. A core counts in equal
 /// parts for each of them; at least 1.
 int fair_cores(const std::vector<int>& mine, const std::vector<int>& users);

@@ -63,7 +63,7 @@ Tensor SelfAttention::backward(const StepContext& step, const ParamView& weights
     const Tensor d_context = step.arena.tensor_like(saved.context);
     const Tensor d_qkv = step.arena.tensor_like(saved.qkv);
     if (biases_) add_bias_backward(step.stream, {.dy = df, .d_bias = grads[output_bias_]});
-    gemm(step.stream, {.a = df, .trans_a = true, .b = as_matrix(saved.context, t), .c = as_matrix(grads[output_], c), .beta = 1});
+    gemm(step.stream, {.a = df, .trans_a = true, .b = as_matrix(saved.context, t), .c = as_matrix(grads[output_], c), .beta = step.beta()});
     gemm(step.stream, {.a = df, .b = as_matrix(weights[output_], c), .c = as_matrix(d_context, t)});
     attention_backward(step.stream, {.qkv = saved.qkv,
                                      .rotary = step.rotary_table,
@@ -80,7 +80,7 @@ Tensor SelfAttention::backward(const StepContext& step, const ParamView& weights
                                      .dropout = step.dropout(step.model.attention_probs_dropout_prob, attention_dropout(layer_))});
     const std::int64_t rows = 3 * heads_ * head_size_;
     if (biases_) add_bias_backward(step.stream, {.dy = as_matrix(d_qkv, t), .d_bias = grads[qkv_bias_].reshape({rows})});
-    gemm(step.stream, {.a = as_matrix(d_qkv, t), .trans_a = true, .b = x, .c = as_matrix(grads[qkv_], rows), .beta = 1});
+    gemm(step.stream, {.a = as_matrix(d_qkv, t), .trans_a = true, .b = x, .c = as_matrix(grads[qkv_], rows), .beta = step.beta()});
     gemm(step.stream, {.a = as_matrix(d_qkv, t), .b = as_matrix(weights[qkv_], rows), .c = dx});
     step.tensor.all_reduce(step.stream, dx, ReduceOp::sum);
     return dx;
@@ -121,7 +121,7 @@ Tensor FeedForward::backward(const StepContext& step, const ParamView& weights, 
     const Tensor dx = step.arena.tensor(x.shape, x.dtype);
     const ArenaScope scratch(step.arena);
     const Tensor d_up = step.arena.tensor_like(saved.activation);
-    gemm(step.stream, {.a = df, .trans_a = true, .b = saved.activation, .c = grads[down_], .beta = 1});
+    gemm(step.stream, {.a = df, .trans_a = true, .b = saved.activation, .c = grads[down_], .beta = step.beta()});
     if (style_.biases) add_bias_backward(step.stream, {.dy = df, .d_bias = grads[down_bias_]});
     if (style_.fused_relu()) {
         gemm(step.stream, {.a = df, .b = weights[down_], .c = d_up, .epilogue = Epilogue::relu_backward, .mask = saved.mask});
@@ -130,7 +130,7 @@ Tensor FeedForward::backward(const StepContext& step, const ParamView& weights, 
         activation_backward(step.stream, {.x = saved.before, .dy = d_up, .dx = d_up, .activation = activation()});
     }
     if (style_.biases) add_bias_backward(step.stream, {.dy = d_up, .d_bias = grads[up_bias_]});
-    gemm(step.stream, {.a = d_up, .trans_a = true, .b = x, .c = grads[up_], .beta = 1});
+    gemm(step.stream, {.a = d_up, .trans_a = true, .b = x, .c = grads[up_], .beta = step.beta()});
     gemm(step.stream, {.a = d_up, .b = weights[up_], .c = dx});
     step.tensor.all_reduce(step.stream, dx, ReduceOp::sum);
     return dx;
@@ -189,6 +189,13 @@ Encoder::Encoder(const ModelConfig& m, ParamLayout& layout)
         layers_.push_back(
             Layer{layout.size(), SelfAttention(m, i, layout), Residual(m, i, 0, layout), FeedForward(m, i, layout), Residual(m, i, 1, layout)});
     }
+}
+
+std::vector<ParamId> Encoder::overwritten() const {
+    std::vector<ParamId> ids;
+    for (const Layer& layer : layers_)
+        for (const ParamId id : {layer.attention.weights()[0], layer.attention.weights()[1], layer.feed_forward.weights()[0], layer.feed_forward.weights()[1]}) ids.push_back(id);
+    return ids;
 }
 
 Tensor Encoder::forward(const StepContext& step, const ParamView& weights, Saved& saved) const {

@@ -1,11 +1,12 @@
 #pragma once
 /// RoFormerV2 and the encoders it is compared with (BlockStyle): embedding, then L layers of attention and feed-forward, each as y = norm(x + alpha f(x)).
 /// Forward keeps what backward needs in `Saved`, all of it in the step's arena.
-/// Parameter gradients accumulate (+=), activation gradients overwrite (=).
+/// Parameter gradients accumulate (+=), but for those of products in a fresh step; activation gradients overwrite (=).
 
 #include "kernels/activation.hpp"
 #include "model/norm.hpp"
 
+#include <array>
 #include <optional>
 #include <vector>
 
@@ -25,6 +26,8 @@ public:
     /// dx [T, C] from df, complete on every tensor rank.
     Tensor backward(const StepContext& step, const ParamView& weights, const ParamView& grads, const ConstTensor& df,
                     const ConstTensor& x, const Saved& saved) const;
+
+    std::array<ParamId, 2> weights() const { return {qkv_, output_}; }
 
 private:
     std::int64_t layer_, heads_, first_head_, head_size_;
@@ -47,6 +50,8 @@ public:
     Tensor forward(const StepContext& step, const ParamView& weights, const ConstTensor& x, Saved& saved) const;
     Tensor backward(const StepContext& step, const ParamView& weights, const ParamView& grads, const ConstTensor& df,
                     const ConstTensor& x, const Saved& saved) const;
+
+    std::array<ParamId, 2> weights() const { return {up_, down_}; }
 
 private:
     Activation activation() const { return style_.gelu ? Activation::gelu : Activation::relu; }
@@ -101,6 +106,9 @@ public:
     Tensor forward(const StepContext& step, const ParamView& weights, Saved& saved) const;
     /// `dy` [T, C] is overwritten.
     void backward(const StepContext& step, const ParamView& weights, const ParamView& grads, const Tensor& dy, const Saved& saved) const;
+
+    /// Parameters whose gradient is one product of a step's backward: in a fresh step it overwrites what was there, and need not be cleared before.
+    std::vector<ParamId> overwritten() const;
 
     ParamId word_table() const { return word_; }
     std::int64_t first_id() const { return first_id_; }

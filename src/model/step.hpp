@@ -62,12 +62,15 @@ struct StepContext {
     ConstTensor rotary_table;  ///< [P, D/2, 2]
     Scalar alpha = 1;          ///< residual weight of this step
     bool training = false;     ///< dropout on
+    bool fresh = false;        ///< gradients of Encoder::overwritten() hold nothing yet: backward overwrites them
     bool keeps = true;         ///< what backward needs; otherwise layers use the same memory one after the other
     std::uint64_t seed = 0;    ///< of dropout
     Stopwatch* backward = nullptr;  ///< counts the time of gradients where present
     /// Where present, backward calls it with an element of the flat gradient: from there on nothing more will be added.
     std::function<void(std::int64_t)> complete = {};
 
+    /// Of products into overwritten gradients.
+    double beta() const { return fresh ? 0 : 1; }
     /// Dropout number `detail` at this rate, or none outside training.
     Dropout dropout(double rate, std::uint32_t detail) const { return {training ? rate : 0, seed, detail}; }
 };

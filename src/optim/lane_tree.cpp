@@ -87,11 +87,7 @@ std::int64_t LaneGradients::bytes() const {
 }
 
 void LaneGradients::sum(Stream& stream, LaneNode node, const Tensor& target, const Run& run, std::size_t depth, bool last) {
-    if (node.end - node.begin == 1) {
-        fill_zero(stream, target);
-        run(node.begin, target);
-        return;
-    }
+    if (node.end - node.begin == 1) return run(node.begin, target);
     const int middle = split_of(node);
     const Tensor right = part(scratch_[depth], {0, shards_.padded_size()});
     sum(stream, {node.begin, middle}, target, run, depth + 1, false);

@@ -56,7 +56,7 @@ public:
 
     int first_lane() const { return share_.first; }
     int lane_count() const { return share_.count; }
-    /// Calls run(lane, zeroed gradient) for each own lane, in order, and joins them up to the own subtrees.
+    /// Calls run(lane, gradient), which overwrites the gradient, for each own lane, in order, and joins them up to the own subtrees.
     void accumulate(Stream& stream, const std::function<void(int, const Tensor&)>& run);
     /// Inside the last of these runs: to buckets from `first` on nothing more will be added. They are joined on `stream`, and
     /// exchanged while it goes on. No other collective of the data ranks may be put on `stream` before reduce_scatter.

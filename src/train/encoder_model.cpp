@@ -122,9 +122,23 @@ StepContext EncoderModel::context(const DeviceBatch& batch, const Scalar& alpha,
             .backward = &backward_};
 }
 
-void EncoderModel::run(const DeviceBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums,
+void EncoderModel::clear_sums(const Tensor& gradient) {
+    std::int64_t from = 0;
+    const auto clear_to = [&](std::int64_t end) {
+        if (from < end) fill_zero(stream_, gradient.part(from, {end - from}));
+    };
+    for (const ParamId id : encoder_.overwritten()) {  // in the order of the layout
+        const ParamEntry& entry = layout_[id];
+        clear_to(entry.offset);
+        from = entry.offset + entry.local.count();
+    }
+    clear_to(gradient.count());
+}
+
+void EncoderModel::run(const DeviceBatch& batch, const Scalar& alpha, const Scalar& factor, const GradientSum& gradient, const Tensor& sums,
                    const Complete& complete) {
     StepContext step = context(batch, alpha, true);
+    step.fresh = gradient.fresh;
     int first = state_.shards().buckets();  // from it on they are complete
     if (complete) {
         step.complete = [&](std::int64_t element) {
@@ -132,7 +146,7 @@ void EncoderModel::run(const DeviceBatch& batch, const Scalar& alpha, const Scal
             if (now < first) complete(first = now);
         };
     }
-    const ParamView weights = state_.weights(), grads(layout_, gradient);
+    const ParamView weights = state_.weights(), grads(layout_, gradient.flat);
     Encoder::Saved saved;
     const Tensor x = encoder_.forward(step, weights, saved);
     const Tensor dx = arena_.tensor_like(x);
@@ -147,9 +161,13 @@ void EncoderModel::reset_arena() {
     for (auto& [sizes, bucket] : buckets_) bucket.captured.clear();  // they hold the old addresses
 }
 
-void EncoderModel::forward_backward(const tasks::LaneBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums,
+void EncoderModel::forward_backward(const tasks::LaneBatch& batch, const Scalar& alpha, const Scalar& factor, const GradientSum& gradient, const Tensor& sums,
                                 const Complete& complete) {
-    if (batch.packed.tokens() == 0) return;
+    if (batch.packed.tokens() == 0) {
+        if (gradient.fresh) fill_zero(stream_, gradient.flat);
+        return;
+    }
+    if (gradient.fresh) clear_sums(gradient.flat);
     IdGroups groups = group_by_id(batch.packed.ids);
     const BatchSizes sizes = BatchSizes::of(batch, groups);
     if (options_.device == Device::cpu) {
@@ -161,7 +179,7 @@ void EncoderModel::forward_backward(const tasks::LaneBatch& batch, const Scalar&
     Bucket& bucket = buckets_[rounded];
     bucket.batch.load(stream_, staging_, batch, rounded, std::move(groups));
     // The first step of a bucket runs as it is: it sizes the arena and lets the matrix library choose its plans.
-    const std::pair key(gradient.data, complete != nullptr);
+    const std::tuple key(gradient.flat.data, complete != nullptr, gradient.fresh);
     if (!bucket.captured[key].work) {
         reset_arena();  // may drop what was captured
         const auto work = [&](const Complete& told) { run(bucket.batch, alpha, factor, gradient, sums, told); };

@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <tuple>
 
 namespace rf {
 
@@ -62,10 +63,15 @@ public:
     /// will be added by what follows there. What it then puts on streams is never captured: collectives of ranks whose batches
     /// have other sizes could not be.
     using Complete = std::function<void(int bucket)>;
-    /// Forward and backward of one packed batch: the gradient of factor * sum(loss) is added to `gradient` (flat), and
-    /// { loss, correct } to `sums` [2] f64. In stream order; alpha and factor are read when the work runs. `complete` may be empty;
-    /// it is not called for the last buckets to be complete.
-    void forward_backward(const tasks::LaneBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums,
+    /// Where a gradient goes: it is added to what the flat tensor holds, or takes the place of it (`fresh`), which saves clearing it.
+    struct GradientSum {
+        GradientSum(const Tensor& flat, bool fresh = false) : flat(flat), fresh(fresh) {}
+        Tensor flat;
+        bool fresh;
+    };
+    /// Forward and backward of one packed batch: `gradient` gets that of factor * sum(loss), and { loss, correct } are added to `sums` [2] f64. In stream order; alpha and
+    /// factor are read when the work runs. `complete` may be empty; it is not called for the last buckets to be complete.
+    void forward_backward(const tasks::LaneBatch& batch, const Scalar& alpha, const Scalar& factor, const GradientSum& gradient, const Tensor& sums,
                           const Complete& complete = {});
     /// Forward and loss without dropout; nothing is counted where the head has no loss for such examples. Of a task `outputs` (where given)
     /// gets what its head says.
@@ -84,14 +90,16 @@ private:
         CapturedWork work;
         std::vector<int> complete;  ///< from which bucket on, after each piece but the last
     };
-    /// Steps of one bucket of sizes: their batch, and the captured work for each gradient buffer they add to, whole and cut.
+    /// Steps of one bucket of sizes: their batch, and the captured work for each gradient buffer, whole and cut, added to and fresh.
     struct Bucket {
         DeviceBatch batch;
-        std::map<std::pair<void*, bool>, Captured> captured;
+        std::map<std::tuple<void*, bool, bool>, Captured> captured;
         bool ran = false;
     };
     StepContext context(const DeviceBatch& batch, const Scalar& alpha, bool training);
-    void run(const DeviceBatch& batch, const Scalar& alpha, const Scalar& factor, const Tensor& gradient, const Tensor& sums,
+    /// Clears what a fresh step adds to.
+    void clear_sums(const Tensor& gradient);
+    void run(const DeviceBatch& batch, const Scalar& alpha, const Scalar& factor, const GradientSum& gradient, const Tensor& sums,
              const Complete& complete);
     /// Loads a batch of its own sizes and empties the arena.
     const DeviceBatch& load_exact(const tasks::LaneBatch& batch);

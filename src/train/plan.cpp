@@ -160,10 +160,10 @@ void add_lanes(Clock& clock, const Job& job, const LaneSizes& lane, const Pass& 
     const double item = real(size_of(job.dtype)), sum = 4;
     const double t = lane.tokens, c = real(m.hidden_size), width = real(pass.heads() * m.head_size()), f = real(pass.inner()), v = real(pass.vocabulary());
     const double layers = lanes * real(m.num_hidden_layers);
-    // A weight's three products: forward, its own gradient (read and added to), the input's.
+    // A weight's three products: forward, its own gradient, the input's.
     const auto weight = [&](double out, double in) {
         clock.product(t, out, in, item, item, layers);
-        clock.product(out, in, t, item, 2 * sum, layers);
+        clock.product(out, in, t, item, sum, layers);
         clock.product(t, in, out, item, item, layers);
     };
     weight(3 * width, c);
@@ -192,10 +192,10 @@ void add_lanes(Clock& clock, const Job& job, const LaneSizes& lane, const Pass& 
 }
 
 /// What is done to whole arrays: clearing and adding gradients, the optimizer, new weights.
-void add_arrays(Clock& clock, const Job& job, const RankSplit& split, const LaneShare& share, const Shards& shards, bool separate_masters) {
+void add_arrays(Clock& clock, const Job& job, const RankSplit& split, const LaneShare& share, const Shards& shards, std::int64_t cleared, bool separate_masters) {
     const double padded = real(shards.padded_size()), shard = real(shards.shard_size()), steps = real(job.micro_steps);
     const double own = real(static_cast<std::int64_t>(share.own().size())), leaves = real(static_cast<std::int64_t>(share.leaves.size()));
-    clock.stream(steps * real(share.count) * padded * 4, steps * real(share.count));
+    clock.stream(steps * real(share.count) * real(cleared) * 4, steps * real(share.count));
     clock.stream(steps * (real(share.count) - own) * padded * 12, steps * (real(share.count) - own));
     if (split.data > 1) clock.stream(steps * ((leaves - 1) * shard * 12 + shard * 8), steps * leaves * real(shards.buckets()));
     if (job.mixes) clock.stream(steps * shard * 16, 4 * steps);
@@ -264,6 +264,8 @@ Plan make_plan(const Job& job, const RankSplit& split, const Machine& machine) {
     const Encoder encoder(job.model, layout);
     const MlmHead head(job.model, encoder, layout);
     const Shards shards(layout.size(), static_cast<int>(split.data));
+    std::int64_t cleared = shards.padded_size();  // of a lane's gradient
+    for (const ParamId id : encoder.overwritten()) cleared -= layout[id].local.count();
     const LaneShare share = largest_share(job, split);
     const LaneSizes lane(job, machine.is_gpu(), sequences_of_lane(job));
     const Pass pass = pass_of(job, split, machine, sequences_of_lane(job));
@@ -277,7 +279,7 @@ Plan make_plan(const Job& job, const RankSplit& split, const Machine& machine) {
     Clock one(rates), clock(rates);
     add_lanes(one, job, lane, pass, 1);
     add_lanes(clock, job, lane, pass, real(job.micro_steps * share.count));
-    add_arrays(clock, job, split, share, shards, state_bytes(shards, job.dtype, true).master > 0);
+    add_arrays(clock, job, split, share, shards, cleared, state_bytes(shards, job.dtype, true).master > 0);
     plan.seconds = clock.time();
 
     const Messages messages = messages_of(job, split, place, machine, layout, shards, share, lane);

@@ -115,7 +115,7 @@ Tensor Trainer::gradient_of(const Pending& pending, int step) {
     gradients_.accumulate(stream, [&](int index, const Tensor& gradient) {
         fill_zero(stream, one);
         const double begin_lane = phase_end();
-        model_.forward_backward(lanes[static_cast<std::size_t>(index - first_lane())], scalar(scalar_alpha), scalar(scalar_factor), gradient, one,
+        model_.forward_backward(lanes[static_cast<std::size_t>(index - first_lane())], scalar(scalar_alpha), scalar(scalar_factor), {gradient, true}, one,
                                 index == last_lane && overlaps() ? complete : EncoderModel::Complete{});
         lanes_time_ += phase_end() - begin_lane;
         copy(stream, one, sums.part(std::int64_t{index} * 2, {2}));
@@ -285,11 +285,9 @@ std::vector<Trainer::TensorNorms> Trainer::tensor_norms(const Tensor& before) {
 }
 
 void Trainer::work_aside(const tasks::LaneBatch& lane, double alpha, double factor, const Tensor& gradient) {
-    Stream& stream = model_.stream();
     // A captured step would keep these numbers and the address of memory that is soon another's.
     const bool waits = std::exchange(model_.backward_time().waits, true);
-    fill_zero(stream, gradient);
-    model_.forward_backward(lane, alpha, factor, gradient, lane_sums_.tensor({2}, Dtype::f64));
+    model_.forward_backward(lane, alpha, factor, {gradient, true}, lane_sums_.tensor({2}, Dtype::f64));
     model_.backward_time().waits = waits;
 }
 

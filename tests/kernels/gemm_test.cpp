@@ -110,7 +110,7 @@ BOOST_AUTO_TEST_CASE(overwriting_does_not_read_what_was_there) {
 }
 
 BOOST_AUTO_TEST_CASE(bits_do_not_depend_on_threads) {
-    // In tiles, and a sum over k in pieces.
+    // In tiles or panels.
     for (const auto& [dtype, sizes] : {std::pair<Dtype, Sizes>{Dtype::f32, {700, 500, 384}}, {Dtype::bf16, {700, 500, 384}}, {Dtype::f32, {384, 1152, 1040}}}) {
         const Problem p(sizes, false, false, 0, dtype);
         std::vector<std::vector<double>> results;

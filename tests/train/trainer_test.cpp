@@ -342,3 +342,44 @@ BOOST_AUTO_TEST_CASE(a_step_may_outgrow_its_memory_before_it_is_captured) {
         }
     }
 }
+
+BOOST_AUTO_TEST_CASE(a_fresh_gradient_takes_the_place_of_what_was_there) {
+    const auto self = make_self_communicator();
+    ParallelGrid grid(*self, 1);
+    const PackedBatch batch = packed(packed_batch(12)), nothing = [] {
+        PackedBatch empty;
+        empty.clear();
+        return empty;
+    }();
+    std::vector<Device> devices{Device::cpu};
+    if constexpr (has_cuda)
+        if (cuda::device_count() > 0) devices.push_back(Device::cuda);
+    for (const char* family : {"roformer_v2", "bert"})  // the second with biases and gains between the matrices
+        for (const Device device : devices) {
+            ModelConfig c = tiny_config();
+            c.family = family;
+            if (c.family == "bert") c.hidden_act = "gelu";
+            EncoderModel model(c, grid, {.device = device, .training = true, .max_length = 64, .seed = 3});
+            model.initialise();
+            Stream& stream = model.stream();
+            const std::int64_t n = model.state().padded_size();
+            const Buffer memory(n * 4, device), sums(16, device);
+            const Tensor gradient = memory.tensor({n}, Dtype::f32);
+            const auto after = [&](const PackedBatch& work, bool fresh) {
+                model.forward_backward(tasks::LaneBatch(work), 1, 0.1, {gradient, fresh}, sums.tensor({2}, Dtype::f64));
+                std::vector<float> now(static_cast<std::size_t>(n));
+                download(stream, gradient, now.data());
+                return now;
+            };
+            fill_zero(stream, gradient);
+            const std::vector<float> once = after(batch, false), twice = after(batch, false);
+            for (int round = 0; round < 3; ++round) {  // on a GPU as it is, captured, replayed
+                upload(stream, std::vector<float>(static_cast<std::size_t>(n), NAN).data(), gradient);
+                BOOST_TEST((after(batch, true) == once), family);
+            }
+            std::int64_t wrong = 0;
+            for (std::size_t i = 0; i < once.size(); ++i) wrong += std::abs(twice[i] - 2 * once[i]) > 1e-6F + 1e-4F * std::abs(once[i]);
+            BOOST_TEST(wrong == 0, family);
+            BOOST_TEST((after(nothing, true) == std::vector<float>(static_cast<std::size_t>(n))), family);
+        }
+}
