@@ -6,6 +6,8 @@
 #include "core/log.hpp"
 #include "train/stop.hpp"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <iostream>
 #include <new>
@@ -194,6 +196,8 @@ int fail_together(rf::World& world, std::string text, int code) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    // Large blocks stay apart from the heap and go back when they are freed. By itself glibc moves this threshold up to 32 MiB once such a block was freed, and heaps grew by holes: 60 to 110 MiB of a rank.
+    mallopt(M_MMAP_THRESHOLD, 4 << 20);
     rf::hold_signals();
     rf::World world(argc, argv);
     rf::log::set_rank(world.communicator().rank(), world.communicator().size());
