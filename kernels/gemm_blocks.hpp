@@ -7,7 +7,6 @@
 #include "kernels/streaming.hpp"
 
 #include <algorithm>
-#include <utility>
 
 namespace rf {
 
@@ -23,9 +22,9 @@ constexpr Run part_of(std::int64_t n, std::int64_t length, std::int64_t i) { ret
 struct GemmSide {
     std::int64_t units;
     std::int64_t unit_lines;
-    std::int64_t unit_bytes;     ///< of a unit for one step along the sum
-    std::int64_t piece;          ///< units of a piece of C
-    bool in_place = false;       ///< read where it lies: never laid out
+    std::int64_t unit_bytes;  ///< of a unit for one step along the sum
+    std::int64_t piece;       ///< units of a piece of C
+    bool in_place = false;    ///< read where it lies: never laid out
 };
 
 /// `Work` has

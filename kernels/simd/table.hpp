@@ -124,7 +124,7 @@ template <class T> struct RowTable {
 /// C [m, n] = A [m, k] B [k, n] + beta C, operands in cache. n and the rows' lengths in memory are multiples of `product_columns`.
 template <class R> struct SmallProduct {
     const R* a;
-    std::int64_t row_a, step_a;  ///< element (i, l) of A is a[i row_a + l step_a]: A as it lies, or transposed
+    std::int64_t row_a, step_a;  ///< element (i, l) of A is a[i row_a + l step_a]: A as it lies (step_a 1), or transposed (row_a 1)
     const R* b;
     std::int64_t ldb;
     R* c;
