@@ -12,11 +12,11 @@ namespace rf {
 
 constexpr std::int64_t parts(std::int64_t n, std::int64_t length) { return (n + length - 1) / length; }
 
-/// A run of units.
-struct Run {
+/// Units one after another, or steps along the sum.
+struct Stretch {
     std::int64_t first, count;
 };
-constexpr Run part_of(std::int64_t n, std::int64_t length, std::int64_t i) { return {i * length, std::min(length, n - i * length)}; }
+constexpr Stretch part_of(std::int64_t n, std::int64_t length, std::int64_t i) { return {i * length, std::min(length, n - i * length)}; }
 
 /// An operand. A unit is so many of its lines (rows of A, columns of B) as are laid out together.
 struct GemmSide {
@@ -29,8 +29,8 @@ struct GemmSide {
 
 /// `Work` has
 ///   GemmSide a, b;  std::int64_t depth, pass (steps along the sum, and of it while a block stays in cache);  bool owns_rows (A is the own operand);
-///   void lay_a(Run units, Run depth, std::byte* to) const, lay_b: unit after unit, each `depth` long;
-///   void multiply(Run rows, const std::byte* a, Run columns, const std::byte* b, Run depth) const: a piece of C; passes come in order.
+///   void lay_a(Stretch units, Stretch depth, std::byte* to) const, lay_b: unit after unit, each `depth` long;
+///   void multiply(Stretch rows, const std::byte* a, Stretch columns, const std::byte* b, Stretch depth) const: a piece of C; passes come in order.
 template <class Work>
 class GemmBlocks {
 public:
@@ -61,9 +61,9 @@ public:
     }
 
 private:
-    Run pass_at(std::int64_t l) const { return {l, std::min(work_.pass, work_.depth - l)}; }
+    Stretch pass_at(std::int64_t l) const { return {l, std::min(work_.pass, work_.depth - l)}; }
     /// The laid shared operand, pass by pass.
-    std::byte* shared_part(std::int64_t unit, Run pass) const { return room_ + (shared_.units * pass.first + unit * pass.count) * shared_.unit_bytes; }
+    std::byte* shared_part(std::int64_t unit, Stretch pass) const { return room_ + (shared_.units * pass.first + unit * pass.count) * shared_.unit_bytes; }
 
     /// The length between two that spreads the units best over the threads.
     std::int64_t block_of(std::int64_t shortest, std::int64_t longest) const {
@@ -74,18 +74,18 @@ private:
         return best;
     }
 
-    void lay(bool is_a, Run units, Run depth, std::byte* to) const { is_a ? work_.lay_a(units, depth, to) : work_.lay_b(units, depth, to); }
+    void lay(bool is_a, Stretch units, Stretch depth, std::byte* to) const { is_a ? work_.lay_a(units, depth, to) : work_.lay_b(units, depth, to); }
 
-    void multiply(Run own, Run shared) const {
+    void multiply(Stretch own, Stretch shared) const {
         thread_local Buffer room;
         if (const std::int64_t bytes = own.count * work_.pass * own_.unit_bytes; !own_.in_place && room.size() < bytes) room = Buffer(bytes);
         for (std::int64_t l = 0; l < work_.depth; l += work_.pass) {
-            const Run pass = pass_at(l);
+            const Stretch pass = pass_at(l);
             if (!own_.in_place) lay(work_.owns_rows, own, pass, room.data());
             for (std::int64_t j = 0; j < shared.count; j += shared_.piece) {
-                const Run others{shared.first + j, std::min(shared_.piece, shared.count - j)};
+                const Stretch others{shared.first + j, std::min(shared_.piece, shared.count - j)};
                 for (std::int64_t i = 0; i < own.count; i += own_.piece) {
-                    const Run mine{own.first + i, std::min(own_.piece, own.count - i)};
+                    const Stretch mine{own.first + i, std::min(own_.piece, own.count - i)};
                     const std::byte *const own_laid = room.data() + i * pass.count * own_.unit_bytes, *const shared_laid = shared_part(others.first, pass);
                     if (work_.owns_rows) work_.multiply(mine, own_laid, others, shared_laid, pass);
                     else work_.multiply(others, shared_laid, mine, own_laid, pass);

@@ -23,8 +23,8 @@ struct PanelGemm {
           a{.units = parts(m, strip), .unit_lines = strip, .unit_bytes = strip * size_of(Dtype::f32), .piece = piece_rows / strip, .in_place = !g.trans_a},
           b{.units = parts(n, width), .unit_lines = width, .unit_bytes = width * size_of(Dtype::f32), .piece = piece_columns / width} {}
 
-    void lay_a(Run units, Run steps, std::byte* to) const { lay_lines(raw<float>(g.a), m, m, units, steps, strip, table.lay_strips, reinterpret_cast<float*>(to)); }
-    void lay_b(Run units, Run steps, std::byte* to) const {
+    void lay_a(Stretch units, Stretch steps, std::byte* to) const { lay_lines(raw<float>(g.a), m, m, units, steps, strip, table.lay_strips, reinterpret_cast<float*>(to)); }
+    void lay_b(Stretch units, Stretch steps, std::byte* to) const {
         auto* const panels = reinterpret_cast<float*>(to);
         if (!g.trans_b) return lay_lines(raw<float>(g.b), n, n, units, steps, width, table.lay_panels, panels);
         for (std::int64_t i = 0; i < units.count; ++i) {
@@ -35,7 +35,7 @@ struct PanelGemm {
         }
     }
     /// Lines that lie side by side in rows of x [steps][ld]. Zeros fill what lies behind the last of `lines`.
-    static void lay_lines(const float* x, std::int64_t ld, std::int64_t lines, Run units, Run steps, std::int64_t length, decltype(simd::Table::lay_strips) lay, float* to) {
+    static void lay_lines(const float* x, std::int64_t ld, std::int64_t lines, Stretch units, Stretch steps, std::int64_t length, decltype(simd::Table::lay_strips) lay, float* to) {
         const std::int64_t first = units.first * length, whole = std::min(units.count, (lines - first) / length), rest = std::min(units.count * length, lines - first) - whole * length;
         const float* const rows = x + steps.first * ld + first;
         lay(rows, ld, steps.count, whole, to);
@@ -44,7 +44,7 @@ struct PanelGemm {
         for (std::int64_t l = 0; l < steps.count; ++l, out += length) std::fill(std::copy_n(rows + l * ld + whole * length, rest, out), out + length, 0.0F);
     }
 
-    void multiply(Run rows, const std::byte* strips, Run columns, const std::byte* panels, Run steps) const {
+    void multiply(Stretch rows, const std::byte* strips, Stretch columns, const std::byte* panels, Stretch steps) const {
         const std::int64_t row = rows.first * strip, row_count = std::min(rows.count * strip, m - row), column = columns.first * width;
         const bool adds = g.beta != 0 || steps.first > 0;
         for (std::int64_t j = 0; j < columns.count; ++j) {

@@ -29,16 +29,16 @@ struct TiledGemm {
         return {.units = parts(lines, simd::tile_lines), .unit_lines = simd::tile_lines, .unit_bytes = simd::tile_size * size_of(Dtype::bf16), .piece = own ? strip : group};
     }
 
-    void lay_a(Run units, Run, std::byte* to) const { table.lay_a(layout(g.a, g.trans_a ? m : k, g.trans_a, m, units, to)); }
-    void lay_b(Run units, Run, std::byte* to) const { table.lay_b(layout(g.b, g.trans_b ? k : n, !g.trans_b, n, units, to)); }
-    simd::Layout<std::uint16_t> layout(const ConstTensor& x, std::int64_t ld, bool turned, std::int64_t lines, Run units, std::byte* to) const {
+    void lay_a(Stretch units, Stretch, std::byte* to) const { table.lay_a(layout(g.a, g.trans_a ? m : k, g.trans_a, m, units, to)); }
+    void lay_b(Stretch units, Stretch, std::byte* to) const { table.lay_b(layout(g.b, g.trans_b ? k : n, !g.trans_b, n, units, to)); }
+    simd::Layout<std::uint16_t> layout(const ConstTensor& x, std::int64_t ld, bool turned, std::int64_t lines, Stretch units, std::byte* to) const {
         const std::int64_t first = units.first * simd::tile_lines;
         return {.x = raw<std::uint16_t>(x) + (turned ? first : first * ld), .ld = ld, .turned = turned, .lines = std::min(units.count * simd::tile_lines, lines - first), .depth = k,
                 .tiles = reinterpret_cast<std::uint16_t*>(to)};
     }
 
     /// Summed in cache, then finished.
-    void multiply(Run rows, const std::byte* a_tiles, Run columns, const std::byte* b_tiles, Run) const {
+    void multiply(Stretch rows, const std::byte* a_tiles, Stretch columns, const std::byte* b_tiles, Stretch) const {
         alignas(64) float sums[strip * group * simd::tile_lines * simd::tile_lines];
         const std::int64_t ld = columns.count * simd::tile_lines, row = rows.first * simd::tile_lines, column = columns.first * simd::tile_lines;
         const std::int64_t row_count = std::min(rows.count * simd::tile_lines, m - row), column_count = std::min(ld, n - column);
