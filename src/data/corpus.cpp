@@ -167,8 +167,14 @@ Corpus::Corpus(const json::value& where, const json::Place& place, Check check) 
     add_paths(where, place, paths);
     for (const std::string& path : paths) open_shard(path);
     check_folders(where, place);
+    release_pages();  // of all document offsets
     if (documents() == 0) fail_usage(place, ": the corpus holds no document");
     digest_ = rf::digest(digest_.data(), static_cast<std::int64_t>(digest_.size()));
+}
+
+void Corpus::release_pages() const {
+    *mapped_ = 0;
+    for (const auto& shard : shards_) madvise(shard->map, shard->size, MADV_DONTNEED);  // of a file: unmapped, and read again where touched
 }
 
 Corpus::Document Corpus::document(std::int64_t index) const {
@@ -177,6 +183,8 @@ Corpus::Document Corpus::document(std::int64_t index) const {
     const Shard& shard = *shards_[static_cast<std::size_t>(at)];
     const std::int64_t local = index - first_[static_cast<std::size_t>(at)];
     const auto begin = shard.offset(local), end = shard.offset(local + 1);
+    constexpr std::int64_t most_mapped = 8 << 20, around = 64 << 10;  // bytes; Linux maps 64 KiB around an address that is touched
+    if (mapped_->fetch_add(static_cast<std::int64_t>(end - begin) * 2 + 3 * around) > most_mapped) release_pages();
     return {{shard.tokens + begin, static_cast<std::size_t>(end - begin)}, shard.word_start, static_cast<std::int64_t>(begin)};
 }
 

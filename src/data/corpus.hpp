@@ -3,6 +3,7 @@
 
 #include "io/json.hpp"
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -38,13 +39,17 @@ public:
         std::int64_t first_bit;                 ///< bit of tokens[0]
         bool starts_word(std::int64_t t) const { return (word_start[(first_bit + t) / 8] >> ((first_bit + t) % 8)) & 1; }
     };
+    /// Now and then the mapped pages of what was read before leave this process again (the system's cache keeps them), so that its memory does not grow
+    /// towards the corpus' size. Views stay valid.
     Document document(std::int64_t index) const;
 
 private:
     struct Shard;
     void open_shard(const std::string& path);
     void check_folders(const json::value& where, const json::Place& place) const;
+    void release_pages() const;
     std::vector<std::unique_ptr<Shard>> shards_;
+    std::unique_ptr<std::atomic<std::int64_t>> mapped_ = std::make_unique<std::atomic<std::int64_t>>(0);  ///< bytes at most, since pages were released
     std::vector<std::int64_t> first_{0};  ///< [shards + 1] first document of each
     std::int64_t tokens_ = 0;
     std::int64_t vocab_size_ = 0;
