@@ -58,6 +58,27 @@ private:
     SeenSet<std::uint64_t> bands_;
 };
 
+/// The least number of shards that have about `most` tokens, all nearly the same: as many of them are written at once as there are ranks.
+std::vector<ShardPlan> join_blocks(const std::vector<ShardPlan>& blocks, std::int64_t tokens, std::int64_t most) {
+    const std::int64_t number = (tokens + most - 1) / most;
+    std::vector<ShardPlan> shards;
+    std::int64_t before = 0, last = -1;  // tokens; number of the last shard
+    for (const ShardPlan& block : blocks) {
+        const std::int64_t here = number * before / std::max<std::int64_t>(tokens, 1);
+        before += block.tokens;
+        if (block.documents > 0 && here > last) {
+            shards.push_back(block);
+            last = here;
+        } else if (!shards.empty()) {
+            ShardPlan& shard = shards.back();
+            shard.end_block = block.end_block;
+            shard.documents += block.documents;
+            shard.tokens += block.tokens;
+        }
+    }
+    return shards;
+}
+
 /// Reads the front of the parts one after another: beside one of them only the filter and a byte a document are in memory.
 Plan make_plan(const BuildCorpusInput& in, const fs::path& partial, const std::vector<fs::path>& parts) {
     std::int64_t sources = 0;
@@ -65,33 +86,29 @@ Plan make_plan(const BuildCorpusInput& in, const fs::path& partial, const std::v
     DuplicateFilter filter(in, sources);
     std::string keep;
     Plan plan;
-    ShardPlan shard;
+    std::vector<ShardPlan> blocks;
     std::int64_t source = 0;
     for (std::size_t b = 0; b < parts.size(); ++b) {
         const CorpusPart part = CorpusPart::front_of_file(parts[b]);
-        if (shard.tokens >= in.shard_tokens) {
-            plan.shards.push_back(shard);
-            shard = {.first_block = b, .end_block = b, .first_source = source, .first_document = plan.report.documents};
-        }
+        ShardPlan& block = blocks.emplace_back(ShardPlan{.first_block = b, .end_block = b + 1, .first_source = source, .first_document = plan.report.documents});
         for (std::size_t d = 0; d < part.documents.size(); ++d, ++source) {
             const bool stays = filter.keep(part, d, plan.report);
             keep.push_back(stays ? 1 : 0);
             if (!stays) continue;
             const CorpusPart::Document& document = part.documents[d];
-            shard.documents += document.pieces;
-            shard.tokens += document.tokens;
+            block.documents += document.pieces;
+            block.tokens += document.tokens;
             plan.report.documents += document.pieces;
             plan.report.tokens += document.tokens;
             plan.report.words += document.words;
             plan.report.unknown += document.unknown;
         }
-        shard.end_block = b + 1;
         plan.report.bytes += part.counts.bytes;
         plan.report.bad_lines += part.counts.bad_lines;
         plan.report.too_short += part.counts.too_short;
         plan.report.too_long += part.counts.too_long;
     }
-    if (shard.documents > 0) plan.shards.push_back(shard);
+    plan.shards = join_blocks(blocks, plan.report.tokens, in.shard_tokens);
     plan.report.shards = static_cast<std::int64_t>(plan.shards.size());
     write_file(keep_path(partial), keep);
     return plan;

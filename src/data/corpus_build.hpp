@@ -38,7 +38,7 @@ struct BuildCorpusInput {
     bool drop_duplicates = true;      ///< documents whose whole text occurred before: 18 bytes of memory a document, on one rank
     NearDuplicateInput near_duplicates;  ///< documents nearly equal to an earlier one: another 8.5 bytes a document and band
     std::int64_t max_bad_lines = 0;   ///< malformed lines passed over, counted
-    std::int64_t shard_tokens = 1 << 28;
+    std::int64_t shard_tokens = 1 << 24;  ///< about the most in a shard (36 MB); shards are alike, so that ranks have as much to write
 };
 BOOST_DESCRIBE_STRUCT(BuildCorpusInput, (),
                       (text, vocab, output, format, segmenter, document, drop_duplicates, near_duplicates, max_bad_lines, shard_tokens))

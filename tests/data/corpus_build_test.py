@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.join(os.environ["RF_SOURCE_DIR"], "tests/system"))
 from harness import ROFORMER, main, run, sets, tiny, write_text  # noqa: E402
 
 
-SHARD = 100_000  # tokens: big_text() makes three shards
+SHARD = 300_000  # tokens: big_text() makes three shards
 
 
 def write(path, content):
