@@ -16,15 +16,12 @@ struct Rows {
     const T* from;
     const std::int32_t* rows;  ///< [M]
     T* to;
-    DropArgument drop;
-    OriginArgument origin;
     int tokens, m, c;
 };
 
-/// One warp moves a row of c elements with the dropout of `token`, 1024 a round; zeros where `from` is null.
+/// One warp moves a row of c elements, 1024 a round; zeros where `from` is null.
 template <bool Whole, class T>
-__device__ inline void move_row(const Rows<T>& a, const T* from, T* to, int token) {
-    const RowDrop drop(from ? a.drop : DropArgument{}, a.origin, token);
+__device__ inline void move_row(const Rows<T>& a, const T* from, T* to) {
     for (int first = 0; 8 * first < a.c; first += 32 * pieces) {
         Eight<T> x[pieces]{};
 #pragma unroll
@@ -35,7 +32,6 @@ __device__ inline void move_row(const Rows<T>& a, const T* from, T* to, int toke
             float y[8];
 #pragma unroll
             for (int k = 0; k < 8; ++k) y[k] = x[p][k];
-            drop(y, first + 32 * p + lane());
             store_eight<Whole>(to, first + 32 * p + lane(), a.c, y);
         }
     }
@@ -47,7 +43,7 @@ __global__ void __launch_bounds__(32 * warps) gather_kernel(Rows<T> a) {
     const int m = static_cast<int>(blockIdx.x) * warps + warp();
     if (m >= a.m) return;
     const int token = load(a.rows + m);
-    move_row<Whole>(a, token < 0 ? nullptr : a.from + std::int64_t{token} * a.c, a.to + std::int64_t{m} * a.c, token);
+    move_row<Whole>(a, token < 0 ? nullptr : a.from + std::int64_t{token} * a.c, a.to + std::int64_t{m} * a.c);
 }
 
 /// One warp writes 8 neighbouring rows of dx, each from dy or as zeros, so nothing need be cleared before. It searches its
@@ -62,7 +58,7 @@ __global__ void __launch_bounds__(32 * warps) gather_backward_kernel(Rows<T> a) 
     int next = 0;
     for (int token = begin; token < end; ++token) {
         const bool taken = shuffle(mine, next) == token;
-        move_row<Whole>(a, taken ? a.from + std::int64_t{first + next} * a.c : nullptr, a.to + std::int64_t{token} * a.c, token);
+        move_row<Whole>(a, taken ? a.from + std::int64_t{first + next} * a.c : nullptr, a.to + std::int64_t{token} * a.c);
         next += taken;
     }
 }
@@ -74,9 +70,8 @@ namespace cuda {
 void gather(Stream& stream, const Gather& a) {
     device::dispatch(a.x.dtype, [&](auto type) {
         using T = decltype(type);
-        const Rows<T> arguments{.from = a.x.as<T>(), .rows = a.rows.as<std::int32_t>(), .to = a.y.as<T>(), .drop = argument(a.dropout),
-                                .origin = argument(a.dropout, a.origin), .tokens = narrow(a.x.shape[0], "T"), .m = narrow(a.rows.shape[0], "M"),
-                                .c = narrow(a.x.shape[1], "C")};
+        const Rows<T> arguments{.from = a.x.as<T>(), .rows = a.rows.as<std::int32_t>(), .to = a.y.as<T>(), .tokens = narrow(a.x.shape[0], "T"),
+                                .m = narrow(a.rows.shape[0], "M"), .c = narrow(a.x.shape[1], "C")};
         const bool whole = whole_packs(arguments.c, {a.x.data, a.y.data});
         launch({.name = "gather", .grid = dim3(blocks_for(arguments.m, warps)), .block = dim3(32 * warps), .stream = stream.handle()},
                whole ? gather_kernel<T, true> : gather_kernel<T, false>, arguments);
@@ -86,9 +81,8 @@ void gather(Stream& stream, const Gather& a) {
 void gather_backward(Stream& stream, const GatherBackward& a) {
     device::dispatch(a.dx.dtype, [&](auto type) {
         using T = decltype(type);
-        const Rows<T> arguments{.from = a.dy.as<T>(), .rows = a.rows.as<std::int32_t>(), .to = a.dx.as<T>(), .drop = argument(a.dropout),
-                                .origin = argument(a.dropout, a.origin), .tokens = narrow(a.dx.shape[0], "T"), .m = narrow(a.rows.shape[0], "M"),
-                                .c = narrow(a.dx.shape[1], "C")};
+        const Rows<T> arguments{.from = a.dy.as<T>(), .rows = a.rows.as<std::int32_t>(), .to = a.dx.as<T>(), .tokens = narrow(a.dx.shape[0], "T"),
+                                .m = narrow(a.rows.shape[0], "M"), .c = narrow(a.dx.shape[1], "C")};
         const bool whole = whole_packs(arguments.c, {a.dy.data, a.dx.data});
         launch({.name = "gather_backward", .grid = dim3(blocks_for(arguments.tokens, 8 * warps)), .block = dim3(32 * warps), .stream = stream.handle()},
                whole ? gather_backward_kernel<T, true> : gather_backward_kernel<T, false>, arguments);

@@ -77,7 +77,8 @@ std::vector<PackedBatch> dense_lanes(const BenchBatch& batch, std::int64_t vocab
 struct Measured {
     std::vector<double> wall, processor, tokens, tokens_per_second, flops;
     std::vector<double> forward, backward, lane_sums, communicate, optimize;
-    std::vector<LoggedOp> ops;  ///< of all measured updates
+    double model_flops = 0;     ///< and these, of all measured updates
+    std::vector<LoggedOp> ops;
 
     void add_phases(const Trainer::Times& times) {
         forward.push_back(times.forward);
@@ -122,6 +123,7 @@ Measured measure(Trainer& trainer, Communicator& world, const Updates& updates, 
                 result.tokens.push_back(static_cast<double>(stats.tokens));
                 result.tokens_per_second.push_back(static_cast<double>(stats.tokens) / wall);
                 result.flops.push_back(stats.flops / wall);
+                result.model_flops += stats.flops;
             }
             last = now;
             last_processor = processor;
@@ -166,11 +168,12 @@ private:
 
 /// What the measurement comes to, all ranks together.
 struct Findings {
-    double step, rate;         ///< medians: seconds of an update, FLOP/s
+    double step, rate;         ///< medians: seconds of an update, model FLOP/s
     double mean_step;          ///< seconds; what the ops' sums are of
     double peak, own_peak;     ///< FLOP/s of products alone: all ranks, this one
     double copy_peak = 0;      ///< bytes/s of a copy, this rank beside the others; on a CPU
     double collectives;        ///< seconds of an update, mean over ranks
+    double computed;           ///< FLOPs of all ops over model FLOPs: of the last layer the rows alone that are read, of attention one product more
     std::vector<OpSum> ops;    ///< of this rank
     std::string processor;
 };
@@ -187,8 +190,11 @@ Findings findings_of(const Measured& measured, const BenchInput& in, const Model
     found.peak = grid.world.sum(found.own_peak);
     if (device == Device::cpu) found.copy_peak = copy_rate();
     found.collectives = grid.world.sum(seconds_in_collectives(found.ops)) / grid.world.size();
-    // On a GPU collectives are not logged.
-    if (device != Device::cpu) found.collectives = std::numeric_limits<double>::quiet_NaN();
+    found.computed = 0;
+    for (const OpSum& op : found.ops) found.computed += op.flops * static_cast<double>(in.steps);
+    found.computed = grid.world.sum(found.computed) / measured.model_flops;
+    // On a GPU ops and collectives are not logged.
+    if (device != Device::cpu) found.collectives = found.computed = std::numeric_limits<double>::quiet_NaN();
     if constexpr (has_cuda)
         if (device == Device::cuda) found.processor = cuda::device_description() + "; " + found.processor;
     return found;
@@ -212,7 +218,8 @@ void print(const Measured& measured, const Findings& found, const BenchInput& in
     log::info(text);
     if (device != Device::cpu) return;
     const double least = least_seconds(found.ops, found.own_peak, found.copy_peak);
-    std::snprintf(text, sizeof text, "every op at that rate or at the %.1f GB/s of a copy: %.4f s, %.0f %% of it", found.copy_peak * 1e-9, least, 100 * found.rate / found.peak * found.step / least);
+    std::snprintf(text, sizeof text, "every op at that rate or at the %.1f GB/s of a copy: %.4f s, %.0f %% of it; %.1f %% of the model's FLOPs are computed",
+                  found.copy_peak * 1e-9, least, 100 * found.rate / found.peak * found.step / least, 100 * found.computed);
     log::info(text);
     print_ops(found.ops, found.mean_step, found.own_peak, found.copy_peak);
 }
@@ -240,6 +247,7 @@ BenchRow row_of(const Measured& measured, const Findings& found, const BenchInpu
     column("processor_seconds_per_step", median(measured.processor), "s", "median processor time of rank 0, all threads");
     column("tokens_per_second", median(measured.tokens_per_second), "tokens/s", "real tokens");
     column("flops_per_second", found.rate, "FLOP/s", "model FLOPs, all ranks");
+    column("computed_fraction", found.computed, "1", "FLOPs computed over model FLOPs: the last layer has the rows alone that are read, attention multiplies once more backward; NaN on a GPU");
     column("peak_fraction", found.rate / found.peak, "1",
            device == Device::cpu ? "of oneDNN's own rate for a layer's products, forward and backward, in the same run" : "of the rate of the model's matrix products alone, same run");
     column("product_flops_per_second", found.peak, "FLOP/s", "that rate, all ranks");

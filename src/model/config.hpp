@@ -64,7 +64,8 @@ struct ModelConfig {
     /// 12000 C + 2 C + L (4 C^2 + 2 C F), with the true table sizes; plus 2 L for rezero, and what the style adds.
     std::int64_t parameter_count() const;
     /// Model FLOPs (multiply-add = 2) of forward and backward over one packed batch: `tokens`, the sum of squared
-    /// lengths, and the number of predicted positions. Weights, attention and head; nothing else is counted.
+    /// lengths, and the number of predicted positions. Weights, attention and head; nothing else is counted. Every layer counts
+    /// whole, as other programs compute it, though the last one works on the predicted positions alone (Encoder).
     double training_flops(double tokens, double squared_lengths, double targets) const;
     /// Throws UsageError naming `place` for impossible values, also over `tensor_size` ranks.
     void check(const json::Place& place, std::int64_t tensor_size = 1) const;

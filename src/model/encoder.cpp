@@ -5,6 +5,7 @@
 #include "kernels/bias.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/embedding.hpp"
+#include "kernels/gather.hpp"
 #include "kernels/gemm.hpp"
 #include "kernels/position.hpp"
 
@@ -14,6 +15,13 @@ namespace rf {
 
 namespace {
 std::string layer_name(std::int64_t layer, const char* part) { return message("layer_", layer, "/", part); }
+
+/// The step as blocks see it that work on these rows alone.
+StepContext on_rows(const StepContext& step, const ConstTensor& read) {
+    StepContext rows = step;
+    if (read) rows.batch.origin = step.batch.read_origin;
+    return rows;
+}
 }  // namespace
 
 SelfAttention::SelfAttention(const ModelConfig& m, std::int64_t layer, ParamLayout& layout)
@@ -31,12 +39,13 @@ SelfAttention::SelfAttention(const ModelConfig& m, std::int64_t layer, ParamLayo
     output_bias_ = layout.add({.name = layer_name(layer, "attention/output_bias"), .shape = {m.hidden_size}, .decays = false});
 }
 
-Tensor SelfAttention::forward(const StepContext& step, const ParamView& weights, const ConstTensor& x, Saved& saved) const {
+Tensor SelfAttention::forward(const StepContext& step, const ParamView& weights, const ConstTensor& x, const ConstTensor& read, Saved& saved) const {
     const std::int64_t t = x.shape[0], c = x.shape[1];
     saved.qkv = step.arena.tensor({t, 3, heads_, head_size_}, x.dtype);
     saved.context = step.arena.tensor({t, heads_, head_size_}, x.dtype);
     saved.log_sum = step.arena.tensor({heads_, t}, accumulator_of(x.dtype));
-    const Tensor f = step.arena.tensor({t, c}, x.dtype);
+    saved.read = read ? step.arena.tensor({read.shape[0], heads_ * head_size_}, x.dtype) : as_matrix(saved.context, t);
+    const Tensor f = step.arena.tensor({saved.read.shape[0], c}, x.dtype);
     gemm(step.stream, {.a = x, .b = as_matrix(weights[qkv_], 3 * heads_ * head_size_), .trans_b = true, .c = as_matrix(saved.qkv, t)});
     if (biases_) bias_activation(step.stream, {.bias = weights[qkv_bias_].reshape({3 * heads_ * head_size_}), .x = as_matrix(saved.qkv, t)});
     attention(step.stream, {.qkv = saved.qkv,
@@ -49,22 +58,25 @@ Tensor SelfAttention::forward(const StepContext& step, const ParamView& weights,
                             .first_head = first_head_,
                             .longest = step.batch.longest,
                             .dropout = step.dropout(step.model.attention_probs_dropout_prob, attention_dropout(layer_))});
-    gemm(step.stream, {.a = as_matrix(saved.context, t), .b = as_matrix(weights[output_], c), .trans_b = true, .c = f});
+    if (read) gather(step.stream, {.x = as_matrix(saved.context, t), .rows = read, .y = saved.read});
+    gemm(step.stream, {.a = saved.read, .b = as_matrix(weights[output_], c), .trans_b = true, .c = f});
     step.tensor.all_reduce(step.stream, f, ReduceOp::sum);  // each rank saw h of the H heads
     if (biases_) bias_activation(step.stream, {.bias = weights[output_bias_], .x = f});
     return f;
 }
 
 Tensor SelfAttention::backward(const StepContext& step, const ParamView& weights, const ParamView& grads, const ConstTensor& df,
-                               const ConstTensor& x, const Saved& saved) const {
+                               const ConstTensor& x, const ConstTensor& read, const Saved& saved) const {
     const std::int64_t t = x.shape[0], c = x.shape[1];
     const Tensor dx = step.arena.tensor({t, c}, x.dtype);  // outlives the scope below
     const ArenaScope scratch(step.arena);
     const Tensor d_context = step.arena.tensor_like(saved.context);
+    const Tensor d_read = read ? step.arena.tensor_like(saved.read) : as_matrix(d_context, t);
     const Tensor d_qkv = step.arena.tensor_like(saved.qkv);
     if (biases_) add_bias_backward(step.stream, {.dy = df, .d_bias = grads[output_bias_]});
-    gemm(step.stream, {.a = df, .trans_a = true, .b = as_matrix(saved.context, t), .c = as_matrix(grads[output_], c), .beta = step.beta()});
-    gemm(step.stream, {.a = df, .b = as_matrix(weights[output_], c), .c = as_matrix(d_context, t)});
+    gemm(step.stream, {.a = df, .trans_a = true, .b = saved.read, .c = as_matrix(grads[output_], c), .beta = step.beta()});
+    gemm(step.stream, {.a = df, .b = as_matrix(weights[output_], c), .c = d_read});
+    if (read) gather_backward(step.stream, {.dy = d_read, .rows = read, .dx = as_matrix(d_context, t)});
     attention_backward(step.stream, {.qkv = saved.qkv,
                                      .rotary = step.rotary_table,
                                      .cu_seqlens = step.batch.cu_seqlens,
@@ -219,10 +231,18 @@ Tensor Encoder::forward(const StepContext& step, const ParamView& weights, Saved
         const Layer& layer = layers_[i];
         LayerSaved& keep = saved.layers[i];
         keep.x = x;
-        const Tensor f = layer.attention.forward(step, weights, x, keep.attention);
-        const Tensor middle = layer.first.forward(step, weights, x, f, keep.first);
-        const Tensor g = layer.feed_forward.forward(step, weights, middle, keep.feed_forward);
-        const Tensor last = layer.second.forward(step, weights, middle, g, keep.second, y);
+        const ConstTensor read = read_by(i, step);
+        const StepContext rows = on_rows(step, read);
+        const Tensor f = layer.attention.forward(step, weights, x, read, keep.attention);
+        Tensor residual = x;
+        if (read) {
+            residual = step.arena.tensor_like(f);
+            gather(step.stream, {.x = x, .rows = read, .y = residual});
+            if (y) y = y.rows(0, read.shape[0]);
+        }
+        const Tensor middle = layer.first.forward(rows, weights, residual, f, keep.first);
+        const Tensor g = layer.feed_forward.forward(rows, weights, middle, keep.feed_forward);
+        const Tensor last = layer.second.forward(rows, weights, middle, g, keep.second, y);
         if (!step.keeps) y = x;
         x = last;
     }
@@ -231,27 +251,32 @@ Tensor Encoder::forward(const StepContext& step, const ParamView& weights, Saved
 
 void Encoder::backward(const StepContext& step, const ParamView& weights, const ParamView& grads, const Tensor& dy,
                        const Saved& saved) const {
+    const Tensor below = step.batch.read ? step.arena.tensor(saved.embedded.y.shape, dy.dtype) : dy;  // of what all tokens have
     for (std::size_t i = layers_.size(); i-- > 0;) {
         const ArenaScope scratch(step.arena);
+        const ConstTensor read = read_by(i, step);
+        const StepContext rows = on_rows(step, read);
+        const Tensor d = read ? dy : below;
         const Layer& layer = layers_[i];
         const LayerSaved& kept = saved.layers[i];
-        const Tensor df = step.arena.tensor_like(dy);
-        layer.second.backward(step, weights, grads, dy, kept.second, dy, df);
-        add(step.stream, {.x = layer.feed_forward.backward(step, weights, grads, df, kept.first.norm.y, kept.feed_forward), .y = dy});
-        layer.first.backward(step, weights, grads, dy, kept.first, dy, df);
-        add(step.stream, {.x = layer.attention.backward(step, weights, grads, df, kept.x, kept.attention), .y = dy});
+        const Tensor df = step.arena.tensor_like(d);
+        layer.second.backward(rows, weights, grads, d, kept.second, d, df);
+        add(step.stream, {.x = layer.feed_forward.backward(rows, weights, grads, df, kept.first.norm.y, kept.feed_forward), .y = d});
+        layer.first.backward(rows, weights, grads, d, kept.first, d, df);
+        if (read) gather_backward(step.stream, {.dy = d, .rows = read, .dx = below});
+        add(step.stream, {.x = layer.attention.backward(step, weights, grads, df, kept.x, read, kept.attention), .y = below});
         if (step.complete) step.complete(layer.begin);
     }
-    norm_.backward(step, weights, grads, {.dropout = step.dropout(dropout_, embedding_dropout)}, dy, saved.embedded, {}, dy);
-    if (style_.learned_positions) add_position_backward(step.stream, {.cu_seqlens = step.batch.cu_seqlens, .dy = dy, .d_table = grads[position_]});
+    norm_.backward(step, weights, grads, {.dropout = step.dropout(dropout_, embedding_dropout)}, below, saved.embedded, {}, below);
+    if (style_.learned_positions) add_position_backward(step.stream, {.cu_seqlens = step.batch.cu_seqlens, .dy = below, .d_table = grads[position_]});
     const bool gpu = step.stream.device() == Device::cuda;
-    const Tensor scratch = gpu ? step.arena.tensor({embedding_scratch_rows(dy.shape[0], grads[segment_].shape[0]), dy.shape[1]}, Dtype::f32) : Tensor{};
-    // Every tensor rank has the whole dy; the segment table is held whole by each and gets the same gradient on all.
+    const Tensor scratch = gpu ? step.arena.tensor({embedding_scratch_rows(below.shape[0], grads[segment_].shape[0]), below.shape[1]}, Dtype::f32) : Tensor{};
+    // Every tensor rank has the whole gradient; the segment table is held whole by each and gets the same gradient on all.
     embedding_backward(step.stream, {.ids = step.batch.ids,
                                      .segments = style_.segments ? step.batch.segments : ConstTensor{},
                                      .tokens = step.batch.id_tokens,
                                      .begin = step.batch.id_begin,
-                                     .dy = dy,
+                                     .dy = below,
                                      .d_word = grads[word_],
                                      .d_segment = grads[segment_],
                                      .first_id = first_id_,

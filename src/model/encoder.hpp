@@ -1,5 +1,6 @@
 #pragma once
 /// RoFormerV2 and the encoders it is compared with (BlockStyle): embedding, then L layers of attention and feed-forward, each as y = norm(x + alpha f(x)).
+/// Behind its attention the last layer works on the rows that are read alone (BatchView::read): what is not computed would meet no loss.
 /// Forward keeps what backward needs in `Saved`, all of it in the step's arena.
 /// Parameter gradients accumulate (+=), but for those of products in a fresh step; activation gradients overwrite (=).
 
@@ -20,12 +21,13 @@ public:
         Tensor qkv;      ///< [T, 3, h, D]
         Tensor context;  ///< [T, h, D]
         Tensor log_sum;  ///< [h, T]
+        Tensor read;     ///< [M, h D] rows of the context that are read; all of it where no rows are given
     };
-    /// f [T, C], complete on every tensor rank.
-    Tensor forward(const StepContext& step, const ParamView& weights, const ConstTensor& x, Saved& saved) const;
+    /// f of all tokens or of the rows `read` [M] of them: [T, C] or [M, C], complete on every tensor rank.
+    Tensor forward(const StepContext& step, const ParamView& weights, const ConstTensor& x, const ConstTensor& read, Saved& saved) const;
     /// dx [T, C] from df, complete on every tensor rank.
     Tensor backward(const StepContext& step, const ParamView& weights, const ParamView& grads, const ConstTensor& df,
-                    const ConstTensor& x, const Saved& saved) const;
+                    const ConstTensor& x, const ConstTensor& read, const Saved& saved) const;
 
     std::array<ParamId, 2> weights() const { return {qkv_, output_}; }
 
@@ -102,9 +104,10 @@ public:
         std::vector<LayerSaved> layers;
     };
 
-    /// Last hidden states [T, C]. `saved.layers[i].second.norm.y` are the outputs of every layer; nothing in `saved` lasts where the step does not keep it.
+    /// Last hidden states: [T, C], or [M, C] of the tokens that the batch names as read. `saved.layers[i].second.norm.y` are the outputs of every
+    /// layer; nothing in `saved` lasts where the step does not keep it.
     Tensor forward(const StepContext& step, const ParamView& weights, Saved& saved) const;
-    /// `dy` [T, C] is overwritten.
+    /// `dy`, of forward's result, is overwritten.
     void backward(const StepContext& step, const ParamView& weights, const ParamView& grads, const Tensor& dy, const Saved& saved) const;
 
     /// Parameters whose gradient is one product of a step's backward: in a fresh step it overwrites what was there, and need not be cleared before.
@@ -121,6 +124,8 @@ private:
         FeedForward feed_forward;
         Residual second;
     };
+    /// Rows that layer i reads of its context: of the last one those that the batch names.
+    ConstTensor read_by(std::size_t i, const StepContext& step) const { return i + 1 == layers_.size() ? step.batch.read : ConstTensor{}; }
     BlockStyle style_;
     double dropout_;
     std::int64_t first_id_;

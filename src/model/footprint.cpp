@@ -26,24 +26,28 @@ void count_forward(ArenaCount& arena, const Pass& p, bool keeps) {
     const bool rezero = m.residual_mode == "rezero";
     const BlockStyle style = m.style();
     const std::int64_t t = p.tokens, c = m.hidden_size, width = p.heads() * m.head_size();
-    const auto residual = [&](bool elsewhere) {
-        if (!rezero) count_norm(arena, p, t, elsewhere);
-        else if (!elsewhere) arena.take(t * c, p.dtype);
+    const auto residual = [&](std::int64_t rows, bool elsewhere) {
+        if (!rezero) count_norm(arena, p, rows, elsewhere);
+        else if (!elsewhere) arena.take(rows * c, p.dtype);
     };
     arena.take(t * c, p.dtype);  // embedded
     count_norm(arena, p, t);
     if (!keeps) arena.take(t * c, p.dtype);  // a layer's result, beside what it is made of
     for (std::int64_t layer = 0; layer < m.num_hidden_layers; ++layer) {
         const ArenaCount::Mark begin = arena.mark();
+        const bool last = layer + 1 == m.num_hidden_layers;
+        const std::int64_t rows = last ? p.targets : t;
         arena.take(t * 3 * width, p.dtype);   // qkv
         arena.take(t * width, p.dtype);       // context
         arena.take(p.heads() * t, wide);      // log_sum
-        arena.take(t * c, p.dtype);           // f
-        residual(false);
-        arena.take(t * p.inner(), p.dtype);   // activation
-        style.fused_relu() ? arena.take(t * relu_mask_bytes(p.inner()), Dtype::u8) : arena.take(t * p.inner(), p.dtype);
-        arena.take(t * c, p.dtype);           // f
-        residual(!keeps);
+        if (last) arena.take(rows * width, p.dtype);  // of the context
+        arena.take(rows * c, p.dtype);        // f
+        if (last) arena.take(rows * c, p.dtype);      // of x
+        residual(rows, false);
+        arena.take(rows * p.inner(), p.dtype);   // activation
+        style.fused_relu() ? arena.take(rows * relu_mask_bytes(p.inner()), Dtype::u8) : arena.take(rows * p.inner(), p.dtype);
+        arena.take(rows * c, p.dtype);        // f
+        residual(rows, !keeps);
         if (!keeps) arena.release(begin);
     }
 }
@@ -53,8 +57,14 @@ void count_head(ArenaCount& arena, const Pass& p, bool gradients) {
     const std::int64_t v = p.vocabulary();
     const ArenaCount::Mark begin = arena.mark();
     const bool transform = p.model.style().head_transform;
-    for (int i = 0; i < (transform ? 4 : 2); ++i) arena.take(p.targets * p.model.hidden_size, p.dtype);  // rows, their gradient, the transform's two
-    if (transform) count_norm(arena, p, p.targets);
+    const auto take_rows = [&] { arena.take(p.targets * p.model.hidden_size, p.dtype); };
+    if (transform) {  // around its activation, and the gradient
+        take_rows(), take_rows();
+        count_norm(arena, p, p.targets);
+        if (gradients) take_rows();
+    } else if (gradients && p.model.hidden_dropout_prob > 0) {
+        take_rows();
+    }
     for (std::int64_t done = 0; done < p.targets; done += MlmHead::chunk_rows) {
         const ArenaCount::Mark chunk = arena.mark();
         const std::int64_t n = std::min(MlmHead::chunk_rows, p.targets - done);
@@ -64,7 +74,6 @@ void count_head(ArenaCount& arena, const Pass& p, bool gradients) {
         if (gradients && p.dtype != wide) arena.take(n * v, p.dtype);
         arena.release(chunk);
     }
-    if (gradients && transform) arena.take(p.targets * p.model.hidden_size, p.dtype);
     arena.release(begin);
 }
 
@@ -73,17 +82,21 @@ void count_backward(ArenaCount& arena, const Pass& p) {
     const Dtype wide = accumulator_of(p.dtype);
     const bool rezero = m.residual_mode == "rezero";
     const std::int64_t t = p.tokens, c = m.hidden_size, width = p.heads() * m.head_size();
-    for (std::int64_t layer = 0; layer < m.num_hidden_layers; ++layer) {
+    arena.take(t * c, p.dtype);  // what goes down from the last layer
+    for (std::int64_t layer = m.num_hidden_layers; layer-- > 0;) {
         const ArenaCount::Mark begin = arena.mark();
-        arena.take(t * c, p.dtype);  // df
-        if (rezero) arena.take(t, Dtype::f32);
-        arena.take(t * c, p.dtype);  // dx of the feed-forward
+        const bool last = layer + 1 == m.num_hidden_layers;
+        const std::int64_t rows = last ? p.targets : t;
+        arena.take(rows * c, p.dtype);  // df
+        if (rezero) arena.take(rows, Dtype::f32);
+        arena.take(rows * c, p.dtype);  // dx of the feed-forward
         const ArenaCount::Mark inner = arena.mark();
-        arena.take(t * p.inner(), p.dtype);  // d_up
+        arena.take(rows * p.inner(), p.dtype);  // d_up
         arena.release(inner);
-        if (rezero) arena.take(t, Dtype::f32);
+        if (rezero) arena.take(rows, Dtype::f32);
         arena.take(t * c, p.dtype);           // dx of attention
         arena.take(t * width, p.dtype);       // d_context
+        if (last) arena.take(rows * width, p.dtype);  // of what was read
         arena.take(t * 3 * width, p.dtype);   // d_qkv
         arena.take(p.heads() * t, wide);
         arena.release(begin);
@@ -124,7 +137,7 @@ std::int64_t ArenaCount::held_bytes() const { return std::accumulate(blocks_.beg
 void count_training(ArenaCount& arena, const Pass& pass) {
     arena.reset();
     count_forward(arena, pass, true);
-    arena.take(pass.tokens * pass.model.hidden_size, pass.dtype);  // dx
+    arena.take(pass.targets * pass.model.hidden_size, pass.dtype);  // dx
     count_head(arena, pass, true);
     count_backward(arena, pass);
 }

@@ -38,7 +38,7 @@ struct Pass {
     Device device = Device::cpu;
     Dtype dtype = Dtype::f32;
     std::int64_t tokens = 0;   ///< T
-    std::int64_t targets = 0;  ///< M
+    std::int64_t targets = 0;  ///< M, which the last layer is read at
 
     std::int64_t heads() const { return model.num_attention_heads / tensor_size; }  ///< h
     std::int64_t inner() const;                                                     ///< f

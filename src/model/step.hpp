@@ -23,6 +23,8 @@ struct BatchView {
     ConstTensor id_tokens;   ///< [T] and
     ConstTensor id_begin;    ///< [U+1]: tokens grouped by id (kernels/embedding.hpp), for backward
     std::int64_t longest = 0;  ///< no sequence is longer
+    ConstTensor read;         ///< [M] tokens whose last hidden states are asked for, rising; -1 at the end: a row of padding. Absent: all
+    TokenOrigin read_origin;  ///< [M] each, theirs
     std::int64_t tokens() const { return ids.count(); }
 };
 

@@ -3,7 +3,6 @@
 #include "kernels/bias.hpp"
 #include "kernels/cross_entropy.hpp"
 #include "kernels/elementwise.hpp"
-#include "kernels/gather.hpp"
 #include "kernels/gemm.hpp"
 
 namespace rf::tasks {
@@ -19,22 +18,16 @@ DenseHead::DenseHead(const ModelConfig& model, const Spec& spec, ParamLayout& la
     bias_ = layout.add({.name = head_parameter(spec.task, "bias"), .shape = {outputs}});
 }
 
-Tensor DenseHead::project(const StepContext& step, const ParamView& weights, const ConstTensor& h) const {
+Tensor DenseHead::logits(const StepContext& step, const ParamView& weights, const ConstTensor& x) const {
     const Tensor dense = weights[dense_];
-    const Tensor logits = step.arena.tensor({h.shape[0], dense.shape[0]}, accumulator_of(h.dtype));
-    gemm(step.stream, {.a = h, .b = dense, .trans_b = true, .c = logits});
+    const Tensor logits = step.arena.tensor({x.shape[0], dense.shape[0]}, accumulator_of(x.dtype));
+    gemm(step.stream, {.a = x, .b = dense, .trans_b = true, .c = logits});
     add_bias(step.stream, {.bias = weights[bias_], .y = logits});
     return logits;
 }
 
-Tensor DenseHead::logits(const StepContext& step, const ParamView& weights, const ConstTensor& x, const ConstTensor& rows) const {
-    const Tensor h = step.arena.tensor({rows.shape[0], x.shape[1]}, x.dtype);
-    gather(step.stream, {.x = x, .rows = rows, .y = h});
-    return project(step, weights, h);
-}
-
-Outputs DenseHead::outputs(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels& labels) const {
-    const Tensor y = logits(step, weights, x, labels.rows), narrow = step.arena.tensor(y.shape, Dtype::f32);
+Outputs DenseHead::outputs(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels&) const {
+    const Tensor y = logits(step, weights, x), narrow = step.arena.tensor(y.shape, Dtype::f32);
     cast(step.stream, {.x = y, .y = narrow});
     Outputs out;
     out.width = y.shape[1];
@@ -46,21 +39,16 @@ Outputs DenseHead::outputs(const StepContext& step, const ParamView& weights, co
 void DenseHead::run(const StepContext& step, const ParamView& weights, const ParamView* grads, const ConstTensor& x, const HeadLabels& labels,
                     const Scalar& factor, const Tensor& dx, const Tensor& sums) const {
     const ArenaScope scratch(step.arena);
-    const std::int64_t s = labels.rows.shape[0], c = x.shape[1];
-    const Tensor h = step.arena.tensor({s, c}, x.dtype);
-    gather(step.stream, {.x = x, .rows = labels.rows, .y = h});
-    const Tensor logits = project(step, weights, h), d = grads ? step.arena.tensor(logits.shape, x.dtype) : Tensor();
+    const Tensor y = logits(step, weights, x), d = grads ? step.arena.tensor(y.shape, x.dtype) : Tensor();
     if (is_softmax(spec_.loss))
-        softmax(step, logits, labels, factor, d, sums);
+        softmax(step, y, labels, factor, d, sums);
     else
-        scores(step, logits, labels, factor, d, sums);
+        scores(step, y, labels, factor, d, sums);
     if (!grads) return;
     const Timed backward(step.backward, step.stream);
-    const Tensor dh = step.arena.tensor_like(h);
-    gemm(step.stream, {.a = d, .trans_a = true, .b = h, .c = (*grads)[dense_], .beta = 1});
+    gemm(step.stream, {.a = d, .trans_a = true, .b = x, .c = (*grads)[dense_], .beta = 1});
     add_bias_backward(step.stream, {.dy = d, .d_bias = (*grads)[bias_]});
-    gemm(step.stream, {.a = d, .b = weights[dense_], .c = dh});
-    gather_backward(step.stream, {.dy = dh, .rows = labels.rows, .dx = dx});
+    gemm(step.stream, {.a = d, .b = weights[dense_], .c = dx});
 }
 
 void DenseHead::softmax(const StepContext& step, const Tensor& logits, const HeadLabels& labels, const Scalar& factor, const Tensor& d, const Tensor& sums) const {

@@ -24,10 +24,10 @@ public:
     DenseHead(const ModelConfig& model, const Spec& spec, ParamLayout& layout);
 
     /// [S, outputs] (of `choices` and scores [S, 1]) in the accumulator dtype, from the arena.
-    Tensor logits(const StepContext& step, const ParamView& weights, const ConstTensor& x, const ConstTensor& rows) const;
+    Tensor logits(const StepContext& step, const ParamView& weights, const ConstTensor& x) const;
     Outputs outputs(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels& labels) const override;
-    bool fits(const HeadLabels& labels) const override {
-        return spec_.loss != DenseLoss::choices || labels.rows.shape[0] == labels.label.shape[0] * spec_.outputs;
+    bool fits(const ConstTensor& x, const HeadLabels& labels) const override {
+        return spec_.loss != DenseLoss::choices || x.shape[0] == labels.label.shape[0] * spec_.outputs;
     }
 
 protected:
@@ -35,7 +35,6 @@ protected:
              const Tensor& dx, const Tensor& sums) const override;
 
 private:
-    Tensor project(const StepContext& step, const ParamView& weights, const ConstTensor& h) const;
     /// Adds to sums; d (absent: evaluation) = gradient of the logits, in x's dtype.
     void softmax(const StepContext& step, const Tensor& logits, const HeadLabels& labels, const Scalar& factor, const Tensor& d, const Tensor& sums) const;
     void scores(const StepContext& step, const Tensor& logits, const HeadLabels& labels, const Scalar& factor, const Tensor& d, const Tensor& sums) const;

@@ -11,7 +11,7 @@ namespace rf::tasks {
 
 /// What the head of a task is to learn or to be judged by, as lists of HeadLabels (heads.hpp): E examples, S sequences, Q cells.
 struct LabelLists {
-    std::vector<std::int32_t> rows;        ///< [S]
+    std::vector<std::int32_t> rows;        ///< [S] first token of each sequence
     std::vector<std::int32_t> label;       ///< [E]
     std::vector<float> score;              ///< [S]
     std::vector<std::int32_t> list_begin;  ///< [E+1]

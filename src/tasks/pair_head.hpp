@@ -31,6 +31,7 @@ public:
     std::vector<FoundCell> found(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels& labels,
                                  std::vector<std::int64_t>& begin) const;
     Outputs outputs(const StepContext& step, const ParamView& weights, const ConstTensor& x, const HeadLabels& labels) const override;
+    bool reads_every_token() const override { return true; }
     std::int64_t rotary_size() const override { return spec_.size; }
 
 protected:

@@ -21,6 +21,9 @@ ConstTensor list(const std::vector<std::int32_t>& v) {
     return view(v.empty() ? &none : v.data(), {static_cast<std::int64_t>(v.size())});
 }
 
+/// Tokens that the batch's head looks at, of those that do not look at all.
+const std::vector<std::int32_t>& read_by(const tasks::LaneBatch& batch) { return batch.head == tasks::mlm_head ? batch.packed.rows : batch.labels.rows; }
+
 }  // namespace
 
 BatchSizes BatchSizes::of(const tasks::LaneBatch& batch, const IdGroups& groups) {
@@ -66,11 +69,12 @@ void DeviceBatch::view_host(const tasks::LaneBatch& batch, std::int64_t longest)
              .origin = {.sample = list(packed.token_sample), .position = list(packed.position)},
              .id_tokens = list(groups_.tokens),
              .id_begin = list(groups_.begin),
-             .longest = longest};
-    targets_ = {.rows = list(packed.rows), .targets = list(packed.targets)};
+             .longest = longest,
+             .read = list(read_by(batch)),
+             .read_origin = {.sample = list(read_sample_), .position = list(read_position_)}};
+    targets_ = list(packed.targets);
     const auto rows_of = [](const std::vector<std::int32_t>& v, std::int64_t width) { return list(v).reshape({static_cast<std::int64_t>(v.size()) / width, width}); };
-    labels_ = {.rows = list(labels.rows),
-               .label = list(labels.label),
+    labels_ = {.label = list(labels.label),
                .score = labels.score.empty() ? ConstTensor() : rf::view(labels.score.data(), {static_cast<std::int64_t>(labels.score.size())}),
                .list_begin = list(labels.list_begin),
                .cells = rows_of(labels.cells, 3),
@@ -82,6 +86,11 @@ void DeviceBatch::view_host(const tasks::LaneBatch& batch, std::int64_t longest)
 void DeviceBatch::load(Stream& stream, Staging& staging, const tasks::LaneBatch& batch, const BatchSizes& sizes, IdGroups groups) {
     groups_ = std::move(groups);
     head_ = batch.head;
+    read_sample_.clear(), read_position_.clear();
+    for (const std::int32_t token : read_by(batch)) {
+        read_sample_.push_back(batch.packed.token_sample[static_cast<std::size_t>(token)]);
+        read_position_.push_back(batch.packed.position[static_cast<std::size_t>(token)]);
+    }
     if (stream.device() == Device::cpu) return view_host(batch, sizes.longest);
     const PackedBatch& packed = batch.packed;
     const tasks::LabelLists& labels = batch.labels;
@@ -98,7 +107,8 @@ void DeviceBatch::load(Stream& stream, Staging& staging, const tasks::LaneBatch&
     const auto last = [](const std::vector<std::int32_t>& v) { return v.empty() ? 0 : v.back(); };
     const bool task = head_ != tasks::mlm_head, scored = !score.empty(), labelled = !labels.label.empty(), celled = !labels.visible.empty();
     const auto when = [](bool there, std::int64_t n) { return there ? n : 0; };
-    enum { ids, token_sample, position, id_tokens, cu_seqlens, sample, id_begin, target_rows, targets, rows, label, scores, list_begin, cells, cell_begin, visible };
+    const std::int64_t reads = task ? sizes.sequences : sizes.targets;
+    enum { ids, token_sample, position, id_tokens, cu_seqlens, sample, id_begin, read, read_sample, read_position, targets, label, scores, list_begin, cells, cell_begin, visible };
     Part parts[] = {{&packed.ids, sizes.tokens, 0},
                     {&packed.token_sample, sizes.tokens, 0},
                     {&packed.position, sizes.tokens, 0},
@@ -106,9 +116,10 @@ void DeviceBatch::load(Stream& stream, Staging& staging, const tasks::LaneBatch&
                     {&packed.cu_seqlens, sizes.sequences + 1, packed.cu_seqlens.back()},
                     {&packed.sample, sizes.sequences, 0},
                     {&groups_.begin, sizes.ids + 1, groups_.begin.back()},
-                    {&packed.rows, sizes.targets, -1},
+                    {&read_by(batch), reads, -1},
+                    {&read_sample_, reads, 0},
+                    {&read_position_, reads, 0},
                     {&packed.targets, sizes.targets, -1},
-                    {&labels.rows, when(task, sizes.sequences), -1},
                     {&labels.label, when(labelled, sizes.examples), -1},
                     {&score, when(scored, sizes.sequences), std::bit_cast<std::int32_t>(std::numeric_limits<float>::quiet_NaN())},
                     {&labels.list_begin, when(task, sizes.examples + 1), last(labels.list_begin)},
@@ -138,12 +149,13 @@ void DeviceBatch::load(Stream& stream, Staging& staging, const tasks::LaneBatch&
              .origin = {.sample = at(token_sample), .position = at(position)},
              .id_tokens = at(id_tokens),
              .id_begin = at(id_begin),
-             .longest = sizes.longest};
-    targets_ = {.rows = at(target_rows), .targets = at(targets)};
+             .longest = sizes.longest,
+             .read = at(read),
+             .read_origin = {.sample = at(read_sample), .position = at(read_position)}};
+    targets_ = at(targets);
     labels_ = {};
     if (!task) return;
-    labels_ = {.rows = at(rows),
-               .label = at(label),
+    labels_ = {.label = at(label),
                .score = scored ? memory_.tensor({parts[scores].size}, Dtype::f32, parts[scores].begin * 4) : Tensor(),
                .list_begin = at(list_begin),
                .cells = celled ? at(cells).reshape({sizes.cells, 3}) : Tensor(),

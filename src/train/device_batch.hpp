@@ -51,13 +51,15 @@ private:
     std::size_t at_ = 0;
 };
 
-/// One batch on the device: on the CPU views of the batch itself, else a copy padded to `sizes` (BatchView, MlmTargets and HeadLabels
+/// One batch on the device: on the CPU views of the batch itself, else a copy padded to `sizes` (BatchView, MlmHead and HeadLabels
 /// say what padding means). Views hold until the next `load`.
 class DeviceBatch {
 public:
     void load(Stream& stream, Staging& staging, const tasks::LaneBatch& batch, const BatchSizes& sizes, IdGroups groups);
+    /// What is read are the predicted positions, or the first token of each sequence of a task.
     const BatchView& view() const { return view_; }
-    const MlmTargets& targets() const { return targets_; }
+    /// [M] of predicted positions.
+    const ConstTensor& targets() const { return targets_; }
     int head() const { return head_; }
     /// Of a task's head, without `rotary`.
     const tasks::HeadLabels& labels() const { return labels_; }
@@ -66,9 +68,10 @@ private:
     void view_host(const tasks::LaneBatch& batch, std::int64_t longest);
 
     IdGroups groups_;
+    std::vector<std::int32_t> read_sample_, read_position_;
     Buffer memory_;
     BatchView view_;
-    MlmTargets targets_;
+    ConstTensor targets_;
     int head_ = tasks::mlm_head;
     tasks::HeadLabels labels_;
 };

@@ -109,7 +109,7 @@ void EncoderModel::clear_moments() {
 }
 
 StepContext EncoderModel::context(const DeviceBatch& batch, const Scalar& alpha, bool training) {
-    return {.model = config_,
+    StepContext step{.model = config_,
             .stream = stream_,
             .arena = arena_,
             .tensor = *grid_.tensor,
@@ -120,6 +120,8 @@ StepContext EncoderModel::context(const DeviceBatch& batch, const Scalar& alpha,
             .keeps = training,
             .seed = options_.seed,
             .backward = &backward_};
+    if (batch.head() != tasks::mlm_head && heads_[static_cast<std::size_t>(batch.head())]->reads_every_token()) step.batch.read = {};
+    return step;
 }
 
 void EncoderModel::clear_sums(const Tensor& gradient) {
@@ -218,7 +220,7 @@ HeadSums EncoderModel::evaluate(const tasks::LaneBatch& batch, double alpha, tas
     } else {
         const tasks::TaskHead& head = *heads_[static_cast<std::size_t>(batch.head)];
         const tasks::HeadLabels labels = labels_of(batch_);
-        if (head.fits(labels)) head.evaluate(step, state_.weights(), x, labels, sums);
+        if (head.fits(x, labels)) head.evaluate(step, state_.weights(), x, labels, sums);
         else counted = 0;
         if (outputs) *outputs = head.outputs(step, state_.weights(), x, labels);
     }
@@ -236,7 +238,8 @@ std::vector<float> EncoderModel::to_host(const Tensor& t) {
 }
 
 std::vector<float> EncoderModel::encode(const tasks::LaneBatch& batch, double alpha) {
-    const StepContext step = context(load_exact(batch), alpha, false);
+    StepContext step = context(load_exact(batch), alpha, false);
+    step.batch.read = {};  // every token
     Encoder::Saved saved;
     return to_host(encoder_.forward(step, state_.weights(), saved));
 }
@@ -245,7 +248,7 @@ std::vector<float> EncoderModel::logits(const tasks::LaneBatch& batch, double al
     const StepContext step = context(load_exact(batch), alpha, false);
     Encoder::Saved saved;
     const Tensor x = encoder_.forward(step, state_.weights(), saved);
-    const std::vector<float> part = to_host(mlm_.logits(step, state_.weights(), x, batch_.targets().rows));
+    const std::vector<float> part = to_host(mlm_.logits(step, state_.weights(), x));
     if (grid_.tensor->size() == 1) return part;
     // Parts of the vocabulary may differ by one column: padded to the widest, gathered, put in place.
     const std::int64_t m = static_cast<std::int64_t>(batch.packed.rows.size()), v = config_.vocab_size;

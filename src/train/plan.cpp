@@ -160,24 +160,29 @@ void add_lanes(Clock& clock, const Job& job, const LaneSizes& lane, const Pass& 
     const double item = real(size_of(job.dtype)), sum = 4;
     const double t = lane.tokens, c = real(m.hidden_size), width = real(pass.heads() * m.head_size()), f = real(pass.inner()), v = real(pass.vocabulary());
     const double layers = lanes * real(m.num_hidden_layers);
-    // A weight's three products: forward, its own gradient, the input's.
-    const auto weight = [&](double out, double in) {
-        clock.product(t, out, in, item, item, layers);
-        clock.product(out, in, t, item, sum, layers);
-        clock.product(t, in, out, item, item, layers);
+    // A weight's three products over `rows` of each lane: forward, its own gradient, the input's.
+    const auto weight = [&](double rows, double out, double in, double times) {
+        clock.product(rows, out, in, item, item, times);
+        clock.product(out, in, rows, item, sum, times);
+        clock.product(rows, in, out, item, item, times);
     };
-    weight(3 * width, c);
-    weight(c, width);
-    weight(f, c);
-    weight(c, f);
+    weight(t, 3 * width, c, layers);
+    // Behind its attention the last layer has the rows alone that are predicted.
+    for (const auto& [rows, times] : {std::pair(t, layers - lanes), std::pair(lane.targets, lanes)}) {
+        weight(rows, c, width, times);
+        weight(rows, f, c, times);
+        weight(rows, c, f, times);
+    }
+    const double read = layers * t - lanes * (t - lane.targets);  // rows behind attention
     clock.attention(12 * width * lane.squares * layers, 2 * layers);
-    clock.rows(layers * t * c * item * (2 * 3 + 2 * 4 + 2 * 3), 6 * layers);  // norms forward and backward, sums of branches
+    clock.rows(read * c * item * (2 * 3 + 2 * 4 + 2 * 3), 6 * layers);     // norms forward and backward, sums of branches
+    clock.rows(lanes * (t + lane.targets * 2) * (c + width) * item, 4 * lanes);  // rows taken and put back
     clock.rows(lanes * t * c * item * 8, 4 * lanes);                         // embedding and its gradient, its norm twice
     // What other families have beside: gains, biases and an activation of its own, each a pass or two over its rows.
     const BlockStyle style = m.style();
-    if (style.norm_gain) clock.rows(layers * t * c * item * (2 * 1 + 2 * 2), 2 * layers);
-    if (style.biases) clock.rows(layers * t * (3 * width + 2 * c) * item * 3, 6 * layers);
-    if (!style.fused_relu()) clock.rows(layers * t * f * item * (3 + 3 + 1), 3 * layers);
+    if (style.norm_gain) clock.rows(read * c * item * (2 * 1 + 2 * 2), 2 * layers);
+    if (style.biases) clock.rows((layers * t * 3 * width + read * 2 * c) * item * 3, 6 * layers);
+    if (!style.fused_relu()) clock.rows(read * f * item * (3 + 3 + 1), 3 * layers);
     if (style.learned_positions) clock.rows(lanes * t * c * item * 4, 2 * lanes);
     if (style.head_transform) {
         for (int i = 0; i < 3; ++i) clock.product(lane.targets, c, c, item, item, lanes);
@@ -188,7 +193,7 @@ void add_lanes(Clock& clock, const Job& job, const LaneSizes& lane, const Pass& 
     clock.product(rows, v, c, item, sum, whole);
     clock.product(rows, c, v, item, item, whole);
     clock.product(v, c, rows, item, 2 * sum, whole);
-    clock.rows(lanes * (lane.targets * v * (2 * sum + item) + lane.targets * c * item * 3 + t * c * item), 5 * chunks + 2 * lanes);
+    clock.rows(lanes * (lane.targets * v * (2 * sum + item) + lane.targets * c * item * 3), 5 * chunks + 2 * lanes);
 }
 
 /// What is done to whole arrays: clearing and adding gradients, the optimizer, new weights.
@@ -214,9 +219,10 @@ Messages messages_of(const Job& job, const RankSplit& split, const Placement& pl
     const double n = real(split.tensor), d = real(split.data), steps = real(job.micro_steps), lanes = steps * real(share.count);
     if (split.tensor > 1) {
         const double item = machine.is_gpu() ? real(size_of(job.dtype)) : 4;  // MPI sums in f32
-        const double reduces = 1 + 4 * real(job.model.num_hidden_layers), c = real(job.model.hidden_size);
+        // One of the embedding, four of a layer: of the last one three are of the predicted rows alone, and so is the head's.
+        const double reduces = 1 + 4 * real(job.model.num_hidden_layers), narrow = 3, c = real(job.model.hidden_size);
         const double chunks = std::ceil(lane.targets / real(MlmHead::chunk_rows));
-        out.sent.tensor_all_reduce = lanes * (reduces * lane.tokens + lane.targets) * c * item * 2 * (n - 1) / n;
+        out.sent.tensor_all_reduce = lanes * ((reduces - narrow) * lane.tokens + (narrow + 1) * lane.targets) * c * item * 2 * (n - 1) / n;
         out.sent.tensor_all_gather = lanes * lane.targets * 4 * 4 * (n - 1);
         const Link& link = place.tensor_inside ? machine.inside : machine.between;
         out.seconds += (out.sent.tensor_all_reduce + out.sent.tensor_all_gather) / (link.gb_per_s * giga);

@@ -4,7 +4,6 @@
 
 #include "kernels/add_norm.hpp"
 #include "kernels/attention.hpp"
-#include "kernels/gather.hpp"
 #include "tests/kernels/gradient_check.hpp"
 #include "tests/kernels/rotary_table.hpp"
 
@@ -63,16 +62,6 @@ BOOST_AUTO_TEST_CASE(masks_are_those_of_the_formula) {
                     BOOST_TEST(y[at] == (kept(drop, static_cast<std::uint32_t>(sample[t]), static_cast<std::uint32_t>(position[t]), 77,
                                               static_cast<std::uint32_t>(e)) ? scale : 0));
         }
-}
-
-BOOST_AUTO_TEST_CASE(gathered_rows_use_the_masks_of_their_tokens) {
-    for (const DeviceCase& on : device_cases()) {
-        const DeviceTensor x = on.put({3, 20}, std::vector<double>(60, 1)), rows = on.put_list({2}), y = on.zeros({1, 20});
-        const DeviceTensor sample = on.put_list({1, 1, 6}), position = on.put_list({0, 1, 4});
-        Stream& stream = on.stream();
-        gather(stream, {.x = x, .rows = rows, .y = y, .dropout = drop, .origin = {.sample = sample, .position = position}});
-        BOOST_TEST((to_host(y) == mask(on, drop, {6}, {4}, 20)));
-    }
 }
 
 BOOST_AUTO_TEST_CASE(attention_drops_by_query_position_key_and_global_head) {

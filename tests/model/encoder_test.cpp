@@ -255,6 +255,61 @@ BOOST_AUTO_TEST_CASE(a_padded_batch_gives_the_loss_and_gradients_of_the_exact_on
         }
 }
 
+BOOST_AUTO_TEST_CASE(the_last_layer_at_few_rows_is_the_whole_one_there) {
+    std::vector<ModelConfig> configs = other_styles(tiny_config());
+    configs.push_back(tiny_config());
+    configs.emplace_back(tiny_config()).residual_mode = "rezero";
+    configs.emplace_back(tiny_config()).num_hidden_layers = 1;
+    for (const ModelConfig& config : configs)
+        for (const bool training : {false, true}) {
+            TinyModel model(config);
+            randomise(model);
+            const std::int64_t c = config.hidden_size;
+            const ParamView weights(model.layout, model.weights()), grads(model.layout, model.grads());
+            // Gradients of dot(y, slopes), where only rows that are read have slopes, of a batch with padding.
+            const Batch batch = packed_batch(12).padded(3, 1, 2, 2);
+            const auto tokens = static_cast<std::int64_t>(batch.ids.size()), m = static_cast<std::int64_t>(batch.rows.size());
+            std::vector<std::vector<double>> states, gradients;
+            for (const bool whole : {false, true}) {
+                StepContext step = model.step(batch, 0.5, training);
+                if (whole) step.batch.read = {};
+                std::fill_n(model.grads().as<double>(), model.layout.size(), 0.0);
+                Encoder::Saved saved;
+                const Tensor y = model.encoder.forward(step, weights, saved);
+                BOOST_TEST_REQUIRE((y.shape == Shape{whole ? tokens : m, c}));
+                const Tensor dy = model.arena.tensor_like(y);
+                std::fill_n(dy.as<double>(), dy.count(), 0.0);
+                std::vector<double>& read = states.emplace_back();
+                for (std::int64_t i = 0; i < m; ++i) {
+                    const std::int64_t token = batch.rows[static_cast<std::size_t>(i)], row = whole ? token : i;
+                    if (token < 0) continue;
+                    for (std::int64_t e = 0; e < c; ++e) {
+                        read.push_back(y.as<double>()[row * c + e]);
+                        dy.as<double>()[row * c + e] = std::sin(static_cast<double>(3 * i + e));
+                    }
+                }
+                model.encoder.backward(step, weights, grads, dy, saved);
+                gradients.push_back(model.copy(model.grads()));
+                // Without what backward needs the same.
+                step.keeps = false;
+                const Tensor again = model.encoder.forward(step, weights, saved);
+                std::size_t at = 0;
+                for (std::int64_t i = 0; i < m; ++i)
+                    if (const std::int64_t token = batch.rows[static_cast<std::size_t>(i)]; token >= 0)
+                        for (std::int64_t e = 0; e < c; ++e) BOOST_TEST(again.as<double>()[(whole ? token : i) * c + e] == read[at++]);
+            }
+            const auto farthest = [](const std::vector<double>& a, const std::vector<double>& b) {
+                double worst = 0, largest = 0;
+                for (std::size_t i = 0; i < b.size(); ++i) worst = std::max(worst, std::abs(a[i] - b[i])), largest = std::max(largest, std::abs(b[i]));
+                BOOST_TEST(largest > 0);
+                return worst / largest;
+            };
+            // The same sums, in blocks of other sizes.
+            BOOST_TEST(farthest(states[0], states[1]) < 1e-13, style_name(config));
+            BOOST_TEST(farthest(gradients[0], gradients[1]) < 1e-13, style_name(config));
+        }
+}
+
 BOOST_AUTO_TEST_CASE(a_residual_weight_in_memory_counts_when_the_work_runs) {
     TinyModel model(tiny_config());
     randomise(model);

@@ -31,6 +31,12 @@ struct Batch {
         b.empty_groups = groups;
         return b;
     }
+    /// Sample or position of each predicted token; 0 of padding.
+    std::vector<std::int32_t> of_rows(const std::vector<std::int32_t>& list) const {
+        std::vector<std::int32_t> out;
+        for (const std::int32_t row : rows) out.push_back(row < 0 ? 0 : list[static_cast<std::size_t>(row)]);
+        return out;
+    }
     /// Predictions that count.
     std::int64_t count() const { return std::count_if(rows.begin(), rows.end(), [](std::int32_t row) { return row >= 0; }); }
     void add(const std::vector<std::int32_t>& sequence, const std::vector<std::int32_t>& wanted) {
@@ -78,8 +84,10 @@ public:
     Tensor weights() const { return weights_.tensor({layout.size()}, dtype); }
     Tensor grads() const { return grads_.tensor({layout.size()}, accumulator_of(dtype)); }
 
+    /// The hidden states of predicted positions alone are read.
     StepContext step(const Batch& b, const Scalar& alpha, bool training) {
         arena.reset();
+        read_sample_ = b.of_rows(b.token_sample), read_position_ = b.of_rows(b.position);
         const auto used = static_cast<std::size_t>(b.cu_seqlens.back());
         groups_ = group_by_id({b.ids.data(), used});
         for (std::size_t t = used; t < b.ids.size(); ++t) groups_.tokens.push_back(static_cast<std::int32_t>(t));
@@ -89,20 +97,24 @@ public:
         return {.model = config, .stream = stream, .arena = arena, .tensor = *comm,
                 .batch = {.ids = list(b.ids), .segments = b.segments.empty() ? ConstTensor{} : list(b.segments), .cu_seqlens = list(b.cu_seqlens), .sample = list(b.sample),
                           .origin = {.sample = list(b.token_sample), .position = list(b.position)},
-                          .id_tokens = list(groups_.tokens), .id_begin = list(groups_.begin), .longest = longest},
+                          .id_tokens = list(groups_.tokens), .id_begin = list(groups_.begin), .longest = longest,
+                          .read = list(b.rows), .read_origin = {.sample = list(read_sample_), .position = list(read_position_)}},
                 .rotary_table = table, .alpha = alpha, .training = training, .seed = 42};
     }
-    /// Mean loss over (count + 1e-7), as train_mlm.py has it.
+    /// Mean loss over (count + 1e-7), as train_mlm.py has it. `outputs` are of every token.
     double loss(const Batch& b, const Scalar& alpha, bool training = false) {
         const StepContext context = step(b, alpha, training);
         const ParamView w(layout, weights());
         Encoder::Saved saved;
         const Tensor x = encoder.forward(context, w, saved);
         Sums sums;
-        head.evaluate(context, w, x, {list(b.rows), list(b.targets)}, sums.tensor());
+        head.evaluate(context, w, x, list(b.targets), sums.tensor());
+        if (!b.rows.empty()) logits = copy(head.logits(context, w, x));
+        StepContext whole = context;
+        whole.batch.read = {};
+        encoder.forward(whole, w, saved);
         outputs.assign(1, copy(saved.embedded.y));
         for (const auto& layer : saved.layers) outputs.push_back(copy(layer.second.norm.y));
-        if (!b.rows.empty()) logits = copy(head.logits(context, w, x, list(b.rows)));
         return sums.loss() / (static_cast<double>(b.count()) + 1e-7);
     }
     /// Gradients of `loss` into grads().
@@ -115,7 +127,7 @@ public:
         const Tensor dx = arena.tensor_like(x);
         const double count = static_cast<double>(b.count());
         Sums sums;
-        head.forward_backward(context, w, g, x, {list(b.rows), list(b.targets)}, 1 / (count + 1e-7), dx, sums.tensor());
+        head.forward_backward(context, w, g, x, list(b.targets), 1 / (count + 1e-7), dx, sums.tensor());
         encoder.backward(context, w, g, dx, saved);
         return sums.loss() / (count + 1e-7);
     }
@@ -141,6 +153,7 @@ public:
 private:
     Buffer weights_, grads_, table_;
     IdGroups groups_;  ///< of the step's batch
+    std::vector<std::int32_t> read_sample_, read_position_;
 };
 
 inline ModelConfig tiny_config() {

@@ -128,8 +128,8 @@ BOOST_AUTO_TEST_CASE(logits_are_those_the_loss_is_of) {
     const Problem p = problem(DenseLoss::classes);
     const Case c(p.spec);
     const std::vector<double> w = c.weights(), x = numbers(p.batch.tokens() * 8, 12);
-    c.with(exact_case(), p.batch, w, x, [&](const StepContext& step, const ParamView& weights, const DeviceTensor& states, const HeadLabels& labels) {
-        const Tensor logits = c.head.logits(step, weights, states, labels.rows);
+    c.with(exact_case(), p.batch, w, x, [&](const StepContext& step, const ParamView& weights, const DeviceTensor& states, const HeadLabels&) {
+        const Tensor logits = c.head.logits(step, weights, states);
         double loss = 0;
         for (int s = 0; s < 6; ++s) {
             const double* row = logits.as<double>() + 3 * s;

@@ -1,6 +1,7 @@
 #pragma once
 /// A head on given hidden states, on any device: operands and results are doubles on the host.
 
+#include "kernels/gather.hpp"
 #include "kernels/rotary.hpp"
 #include "tasks/heads.hpp"
 #include "tests/kernels/device_case.hpp"
@@ -68,7 +69,7 @@ public:
     /// Weights that let everything matter.
     std::vector<double> weights() const { return numbers(layout.size(), 11); }
 
-    /// body(step, weights view, x, labels) on a device.
+    /// body(step, weights view, what the head reads of x, labels) on a device.
     template <class Body>
     void with(const DeviceCase& on, const HeadBatch& b, const std::vector<double>& w, const std::vector<double>& x, const Body& body) const {
         const ModelConfig model = config();
@@ -85,24 +86,31 @@ public:
         const DeviceTensor host(Device::cpu, {64, rotary_size_ / 2, 2}, accumulator_of(on.dtype));
         rotary_table(host);
         const DeviceTensor rotary = on.put_wide({64, rotary_size_ / 2, 2}, to_host(host));
-        const StepContext step{.model = model, .stream = on.stream(), .arena = arena, .tensor = *comm,
+        StepContext step{.model = model, .stream = on.stream(), .arena = arena, .tensor = *comm,
                                .batch = {.ids = position, .segments = {}, .cu_seqlens = cu, .sample = {}, .origin = {.sample = {}, .position = position}, .id_tokens = {},
                                          .id_begin = {}, .longest = b.longest()},
                                .rotary_table = {}};
-        const tasks::HeadLabels labels{.rows = rows, .label = label, .score = score, .list_begin = b.lists.empty() ? ConstTensor() : ConstTensor(lists),
+        const tasks::HeadLabels labels{.label = label, .score = score, .list_begin = b.lists.empty() ? ConstTensor() : ConstTensor(lists),
                                        .cells = b.cell_begin.empty() ? ConstTensor() : ConstTensor(cells),
                                        .cell_begin = b.cell_begin.empty() ? ConstTensor() : ConstTensor(cell_begin), .visible = visible, .rotary = rotary};
-        body(step, ParamView(layout, flat), hidden_states, labels);
+        if (head.reads_every_token()) return body(step, ParamView(layout, flat), hidden_states, labels);
+        step.batch.read = rows;
+        const DeviceTensor first = on.put({b.sequences(), hidden}, std::vector<double>(static_cast<std::size_t>(b.sequences() * hidden)));
+        gather(step.stream, {.x = hidden_states, .rows = rows, .y = first});
+        body(step, ParamView(layout, flat), first, labels);
     }
 
     HeadResult run(const DeviceCase& on, const HeadBatch& b, const std::vector<double>& w, const std::vector<double>& x, double factor) const {
         HeadResult result;
-        with(on, b, w, x, [&](const StepContext& step, const ParamView& weights, const DeviceTensor& hidden_states, const tasks::HeadLabels& labels) {
+        with(on, b, w, x, [&](const StepContext& step, const ParamView& weights, const DeviceTensor& read, const tasks::HeadLabels& labels) {
             // Gradients of parameters go on from 2, dx from what must not matter.
             const DeviceTensor grads = on.put_wide({layout.size()}, std::vector<double>(w.size(), 2)), dx = on.put({b.tokens(), hidden}, std::vector<double>(x.size(), 7));
+            const ConstTensor rows = step.batch.read;
+            const Tensor d_read = rows ? step.arena.tensor_like(read.tensor()) : Tensor(dx);
             const DeviceTensor sums = to_device(on.device, {2}, Dtype::f64, {10, 20}), evaluated = to_device(on.device, {2}, Dtype::f64, {10, 20});
-            head.forward_backward(step, weights, ParamView(layout, grads), hidden_states, labels, factor, dx, sums);
-            head.evaluate(step, weights, hidden_states, labels, evaluated);
+            head.forward_backward(step, weights, ParamView(layout, grads), read, labels, factor, d_read, sums);
+            if (rows) gather_backward(step.stream, {.dy = d_read, .rows = rows, .dx = dx});
+            head.evaluate(step, weights, read, labels, evaluated);
             BOOST_TEST((to_host(sums) == to_host(evaluated)));
             const std::vector<double> total = to_host(sums);
             result = {total[0] - 10, total[1] - 20, to_host(dx), to_host(grads)};
@@ -116,9 +124,9 @@ public:
         const HeadResult exact = run(exact_case(), b, w, x, factor);
         const auto loss = [&](const std::vector<double>& weights, const std::vector<double>& states) {
             double total = 0;
-            with(exact_case(), b, weights, states, [&](const StepContext& step, const ParamView& view, const DeviceTensor& hidden_states, const tasks::HeadLabels& labels) {
+            with(exact_case(), b, weights, states, [&](const StepContext& step, const ParamView& view, const DeviceTensor& read, const tasks::HeadLabels& labels) {
                 const DeviceTensor sums = to_device(Device::cpu, {2}, Dtype::f64, {0, 0});
-                head.evaluate(step, view, hidden_states, labels, sums);
+                head.evaluate(step, view, read, labels, sums);
                 total = to_host(sums)[0];
             });
             return factor * total;

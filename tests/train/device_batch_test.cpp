@@ -39,6 +39,13 @@ std::vector<std::int32_t> read(const Stream& stream, const ConstTensor& t) {
     return values;
 }
 
+/// What `list` says of the predicted tokens.
+std::vector<std::int32_t> of_rows(const PackedBatch& batch, const std::vector<std::int32_t>& list) {
+    std::vector<std::int32_t> values;
+    for (const std::int32_t row : batch.rows) values.push_back(list[static_cast<std::size_t>(row)]);
+    return values;
+}
+
 /// `list` and then `filler` up to n values.
 std::vector<std::int32_t> filled(std::vector<std::int32_t> list, std::int64_t n, std::int32_t filler) {
     list.resize(static_cast<std::size_t>(n), filler);
@@ -101,8 +108,10 @@ BOOST_AUTO_TEST_CASE(on_the_cpu_it_is_the_batch_itself) {
     BOOST_TEST(view.sample.data == batch.sample.data());
     BOOST_TEST(view.origin.sample.data == batch.token_sample.data());
     BOOST_TEST(view.origin.position.data == batch.position.data());
-    BOOST_TEST(loaded.targets().rows.data == batch.rows.data());
-    BOOST_TEST(loaded.targets().targets.data == batch.targets.data());
+    BOOST_TEST(loaded.view().read.data == batch.rows.data());
+    BOOST_TEST(loaded.targets().data == batch.targets.data());
+    BOOST_TEST(read(stream, view.read_origin.sample) == of_rows(batch, batch.token_sample));
+    BOOST_TEST(read(stream, view.read_origin.position) == of_rows(batch, batch.position));
     BOOST_TEST(view.longest == 9);
     BOOST_TEST(!view.segments);
     BOOST_TEST(read(stream, view.id_tokens) == groups.tokens);
@@ -119,8 +128,8 @@ BOOST_AUTO_TEST_CASE(without_targets_there_are_empty_lists) {
     IdGroups groups = group_by_id(batch.ids);
     const LaneBatch lane(batch);
     loaded.load(stream, staging, lane, BatchSizes::of(LaneBatch(batch), groups), groups);
-    BOOST_TEST(!!loaded.targets().rows);  // present, with nothing in it
-    BOOST_TEST((loaded.targets().rows.shape == Shape{0}));
+    BOOST_TEST(!!loaded.view().read);  // present, with nothing in it
+    BOOST_TEST((loaded.view().read.shape == Shape{0}));
 }
 
 BOOST_AUTO_TEST_CASE(staging_memory_is_written_again_only_when_its_copy_is_done) {
@@ -162,8 +171,10 @@ BOOST_AUTO_TEST_CASE(on_a_gpu_it_is_filled_up_to_its_sizes) {
             BOOST_TEST(read(stream, view.id_begin) == filled(groups.begin, sizes.ids + 1, static_cast<std::int32_t>(batch.tokens())));
             BOOST_TEST(read(stream, view.cu_seqlens) == filled(batch.cu_seqlens, sizes.sequences + 1, static_cast<std::int32_t>(batch.tokens())));
             BOOST_TEST(read(stream, view.sample) == filled(batch.sample, sizes.sequences, 0));
-            BOOST_TEST(read(stream, loaded.targets().rows) == filled(batch.rows, sizes.targets, -1));
-            BOOST_TEST(read(stream, loaded.targets().targets) == filled(batch.targets, sizes.targets, -1));
+            BOOST_TEST(read(stream, view.read) == filled(batch.rows, sizes.targets, -1));
+            BOOST_TEST(read(stream, view.read_origin.sample) == filled(of_rows(batch, batch.token_sample), sizes.targets, 0));
+            BOOST_TEST(read(stream, view.read_origin.position) == filled(of_rows(batch, batch.position), sizes.targets, 0));
+            BOOST_TEST(read(stream, loaded.targets()) == filled(batch.targets, sizes.targets, -1));
             BOOST_TEST(view.longest == sizes.longest);
         }
     }
