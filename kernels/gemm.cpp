@@ -36,21 +36,19 @@ void finish(const Gemm& g, std::int64_t row, std::int64_t rows, std::int64_t col
 /// Length of `parts` even parts of an axis of n, a multiple of 16.
 std::int64_t part_length(std::int64_t n, std::int64_t parts) { return (n / parts + (n % parts != 0) + 15) / 16 * 16; }
 
-/// How a result of m x n is cut, as a function of the shape alone. Below AVX-512 oneDNN's sgemm packs its operands where
+/// How a result of m x n is cut that is left to oneDNN, as a function of the shape alone. Below AVX-512 oneDNN's sgemm packs its operands where
 /// 1 / rows + 1 / columns is below 0.0038, and then runs at full speed whatever their layout: so tiles are of about 768 x 768, their number a
 /// multiple of four, or two of them where four would be too small to be packed. Results too small for that are cut into tiles of about
 /// 512 x 768, at least four, down to 96 rows or columns.
 struct Tiles {
     std::int64_t rows = 0, columns = 0;  ///< of a tile
     std::int64_t down = 0, across = 0;   ///< how many
-    bool packed = true;                  ///< by the library
 
     static bool are_packed(std::int64_t rows, std::int64_t columns) { return 1 / static_cast<double>(rows) + 1 / static_cast<double>(columns) < 0.0038; }
     Tiles(std::int64_t m, std::int64_t n) {
         constexpr std::int64_t area = 768 * 768;
         const std::int64_t fours = std::max<std::int64_t>(1, (m * n + 2 * area) / (4 * area));
         if (cut_packed(m, n, 4 * fours) || cut_packed(m, n, 2)) return;
-        packed = false;
         constexpr std::int64_t least = 4, smallest = 96;
         const auto parts_of = [](std::int64_t length, std::int64_t wanted) { return std::max<std::int64_t>(1, (length + wanted / 2) / wanted); };
         rows = part_length(m, parts_of(m, 512)), columns = part_length(n, parts_of(n, 768));
@@ -78,16 +76,10 @@ private:
     }
 };
 
-/// f32 by products of our own: with AVX-512 they are the faster ones, with AVX2 where oneDNN would not pack; not for so few columns that most of a panel is zeros.
+/// f32 by products of our own, which are the faster ones; not for so few columns that most of a panel is zeros.
 bool goes_in_panels(std::int64_t m, std::int64_t n) {
     const simd::Table& table = simd::table();
-    if (n < table.panel_width || m < table.strip_rows) return false;
-    switch (cpu_isa()) {
-        case Isa::avx512: return true;
-        case Isa::avx2: return !Tiles(m, n).packed;
-        case Isa::baseline: break;
-    }
-    return false;
+    return cpu_isa() != Isa::baseline && n >= table.panel_width && m >= table.strip_rows;
 }
 
 /// The grid of output tiles depends on the shape only and each tile is one thread's product over all of k, so the bits
