@@ -174,6 +174,10 @@ RF_INLINE void for_lanes(std::int64_t n, const Body& body) {
     if (i < n) body(i, First{static_cast<int>(n - i)});
 }
 
+/// Asks for what lies 2 KiB further, of a run over arrays larger than the caches: the processor's own reading ahead ends with every page.
+template <class E>
+RF_INLINE void expect_further(const E* x) { __builtin_prefetch(reinterpret_cast<const char*>(x) + 2048); }
+
 template <class E>
 RF_INLINE Lanes<E> load_raw(const E* from, All) {
     Lanes<E> v;
