@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <future>
 #include <iostream>
 #include <memory>
 
@@ -31,7 +32,7 @@ Example encode_line(const LoadedModel& loaded, const std::string& line, std::siz
     return example;
 }
 
-/// The file of hidden states, written as they come; it has its name only when it is whole.
+/// The file of hidden states, written as they come and beside what comes next; it has its name only when it is whole.
 class HiddenFile {
 public:
     HiddenFile(std::string out, const std::vector<std::int64_t>& offsets, std::int64_t c) : out_(std::move(out)), partial_(out_ + ".partial"), c_(c) {
@@ -44,6 +45,7 @@ public:
                                                 h5::Info{"1", "last hidden states [tokens, C], [CLS] and [SEP] included"});
     }
     ~HiddenFile() {
+        if (writing_.valid()) writing_.wait();
         const auto hold = h5::lock();
         rows_.reset();
         file_.close();
@@ -53,17 +55,13 @@ public:
     HiddenFile(const HiddenFile&) = delete;
     HiddenFile& operator=(const HiddenFile&) = delete;
 
-    void add(const std::vector<float>& hidden) {
-        const auto hold = h5::lock();
-        rows_->add(hidden.data(), static_cast<std::int64_t>(hidden.size()) / c_);
-        // A full disk is met now rather than at the end.
-        constexpr std::int64_t flushed_bytes = 256 << 20;
-        unflushed_ += static_cast<std::int64_t>(hidden.size() * sizeof(float));
-        if (unflushed_ < flushed_bytes) return;
-        h5::flush_file(file_, partial_);
-        unflushed_ = 0;
+    /// What went wrong with the states before is thrown here, or by `finish`.
+    void add(std::vector<float> hidden) {
+        if (writing_.valid()) writing_.get();
+        writing_ = std::async(std::launch::async, [this, hidden = std::move(hidden)] { write(hidden); });
     }
     void finish() {
+        if (writing_.valid()) writing_.get();
         {
             const auto hold = h5::lock();
             rows_.reset();
@@ -75,10 +73,22 @@ public:
     }
 
 private:
+    void write(const std::vector<float>& hidden) {
+        const auto hold = h5::lock();
+        rows_->add(hidden.data(), static_cast<std::int64_t>(hidden.size()) / c_);
+        // A full disk is met now rather than at the end.
+        constexpr std::int64_t flushed_bytes = 256 << 20;
+        unflushed_ += static_cast<std::int64_t>(hidden.size() * sizeof(float));
+        if (unflushed_ < flushed_bytes) return;
+        h5::flush_file(file_, partial_);
+        unflushed_ = 0;
+    }
+
     std::string out_, partial_;
     std::int64_t c_, unflushed_ = 0;
     h5::File file_;
     std::unique_ptr<h5::RowWriter> rows_;
+    std::future<void> writing_;
     bool finished_ = false;
 };
 
@@ -105,7 +115,7 @@ int run_encode(const Invocation& invocation, World& world) {
     std::unique_ptr<HiddenFile> file;
     if (all.rank() == 0) file = std::make_unique<HiddenFile>(out, offsets, c);
     const auto started = std::chrono::steady_clock::now();
-    // In rounds of one batch a rank, whose pieces go to rank 0 in rank order: no more is held than a round.
+    // In rounds of one batch a rank, whose pieces go to rank 0 in rank order: no more is held than a round and the one being written.
     for (std::size_t first = 0; first < count; first += ranks) {
         const auto line_at = [&](std::size_t rank) { return batches[std::min(first + rank, count)]; };
         const auto rank = static_cast<std::size_t>(all.rank());
@@ -129,7 +139,7 @@ int run_encode(const Invocation& invocation, World& world) {
             all.all_to_all(host, hidden.data(), send, round.data(), recv);
         }
         if (!file) continue;
-        file->add(round);
+        file->add(std::move(round));
         log::live(message("encoded ", line_at(ranks), " of ", lines.size(), " lines"));
     }
     if (!file) return 0;
