@@ -2,6 +2,8 @@
 
 #include "kernels/nvidia/row.cuh"
 
+#include <type_traits>
+
 namespace rf {
 
 namespace {
@@ -9,7 +11,7 @@ namespace {
 using namespace device;
 
 constexpr int warps = 8;   // of a block
-constexpr int pieces = 4;  // of eight elements that a lane moves at once
+constexpr int pieces = 4;  // that a lane moves at once
 
 template <class T>
 struct Rows {
@@ -19,21 +21,19 @@ struct Rows {
     int tokens, m, c;
 };
 
-/// One warp moves a row of c elements, 1024 a round; zeros where `from` is null.
+/// One warp moves a row of c elements, 2 KiB a round where rows are whole packs of 16 bytes; zeros where `from` is null.
 template <bool Whole, class T>
-__device__ inline void move_row(const Rows<T>& a, const T* from, T* to) {
-    for (int first = 0; 8 * first < a.c; first += 32 * pieces) {
-        Eight<T> x[pieces]{};
+__device__ inline void move_row(const T* from, T* to, int c) {
+    using Piece = std::conditional_t<Whole, Pack<std::uint32_t, 4>, T>;
+    const int n = c / static_cast<int>(sizeof(Piece) / sizeof(T));
+    for (int first = lane(); first < n; first += 32 * pieces) {
+        Piece x[pieces]{};
 #pragma unroll
         for (int p = 0; p < pieces; ++p)
-            if (from) x[p] = load_eight<Whole>(from, first + 32 * p + lane(), a.c);
+            if (from && first + 32 * p < n) x[p] = load(reinterpret_cast<const Piece*>(from) + first + 32 * p);
 #pragma unroll
-        for (int p = 0; p < pieces; ++p) {
-            float y[8];
-#pragma unroll
-            for (int k = 0; k < 8; ++k) y[k] = x[p][k];
-            store_eight<Whole>(to, first + 32 * p + lane(), a.c, y);
-        }
+        for (int p = 0; p < pieces; ++p)
+            if (first + 32 * p < n) store(reinterpret_cast<Piece*>(to) + first + 32 * p, x[p]);
     }
 }
 
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(32 * warps) gather_kernel(Rows<T> a) {
     const int m = static_cast<int>(blockIdx.x) * warps + warp();
     if (m >= a.m) return;
     const int token = load(a.rows + m);
-    move_row<Whole>(a, token < 0 ? nullptr : a.from + std::int64_t{token} * a.c, a.to + std::int64_t{m} * a.c);
+    move_row<Whole>(token < 0 ? nullptr : a.from + std::int64_t{token} * a.c, a.to + std::int64_t{m} * a.c, a.c);
 }
 
 /// One warp writes 8 neighbouring rows of dx, each from dy or as zeros, so nothing need be cleared before. It searches its
@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(32 * warps) gather_backward_kernel(Rows<T> a) 
     int next = 0;
     for (int token = begin; token < end; ++token) {
         const bool taken = shuffle(mine, next) == token;
-        move_row<Whole>(a, taken ? a.from + std::int64_t{first + next} * a.c : nullptr, a.to + std::int64_t{token} * a.c);
+        move_row<Whole>(taken ? a.from + std::int64_t{first + next} * a.c : nullptr, a.to + std::int64_t{token} * a.c, a.c);
         next += taken;
     }
 }
