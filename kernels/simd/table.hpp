@@ -90,8 +90,6 @@ template <class T> struct RowTable {
     /// See kernels/layer_norm.hpp; returns 1 / standard deviation.
     R (*layer_norm)(const LayerNormRow<T>& row, const DropRow& drop);
     void (*layer_norm_backward)(const LayerNormBackwardRow<T>& row, const DropRow& drop);
-    /// y = dropout(x)
-    void (*dropout)(const T* x, T* y, std::int64_t n, const DropRow& drop);
     /// Pairs (2i, 2i+1) of x turned by the angles of table [n/2, 2] (cos, sin) times `direction` (1 or -1). n is even.
     void (*rotate)(T* x, const R* table, std::int64_t n, R direction);
     /// x = max(x, 0), and bit i % 8 of mask[i / 8] says whether x_i > 0 (bits past n in the last byte are 0).

@@ -21,7 +21,7 @@ ConstTensor list(const std::vector<std::int32_t>& v) {
     return view(v.empty() ? &none : v.data(), {static_cast<std::int64_t>(v.size())});
 }
 
-/// Tokens that the batch's head looks at, of those that do not look at all.
+/// Tokens that the batch's head reads, unless it is one that reads every token.
 const std::vector<std::int32_t>& read_by(const tasks::LaneBatch& batch) { return batch.head == tasks::mlm_head ? batch.packed.rows : batch.labels.rows; }
 
 }  // namespace

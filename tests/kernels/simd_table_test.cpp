@@ -119,12 +119,6 @@ void check_rows(const std::string& type, simd::RowTable<T> simd::Table::*member)
         t.gelu(x.data(), y.data(), n), out.keep(y);
         t.gelu_backward(x.data(), dy.data(), y.data(), n), out.keep(y);
     });
-    check("dropout", [](const simd::RowTable<T>& t, std::int64_t n, Bytes& out) {
-        const auto x = row<T>(n, 1);
-        std::vector<T> y(x.size());
-        t.dropout(x.data(), y.data(), n, drop);
-        out.keep(y);
-    });
     check("rotate", [](const simd::RowTable<T>& t, std::int64_t n, Bytes& out) {
         auto x = row<T>(2 * n, 1);
         const auto angles = row<R>(2 * n, 2);
