@@ -7,6 +7,8 @@
 #include "io/schema.hpp"
 #include "params/checkpoint_index.hpp"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <atomic>
 #include <charconv>
@@ -38,6 +40,13 @@ std::vector<std::int64_t> owned_ranges(const ParamLayout& layout, std::int64_t s
     return begin;
 }
 
+/// By all threads: the run waits for it.
+void copy_bytes(const std::byte* from, std::byte* to, std::int64_t bytes) {
+    constexpr std::int64_t most = 1 << 20;
+#pragma omp parallel for schedule(static)
+    for (std::int64_t at = 0; at < bytes; at += most) std::memcpy(to + at, from + at, static_cast<std::size_t>(std::min(most, bytes - at)));
+}
+
 /// `pieces`: what each rank owns of a range of the flat array, rank after rank. `flat`: the range in order.
 void put_in_place(const Shards& shards, Range range, std::int64_t item, const std::byte* pieces, std::byte* flat) {
     for (int r = 0; r < shards.ranks(); ++r) {
@@ -45,7 +54,7 @@ void put_in_place(const Shards& shards, Range range, std::int64_t item, const st
             const Range piece = shards.piece(b, r);
             const std::int64_t from = std::max(piece.begin, range.begin), to = std::min(piece.end, range.end);
             if (from >= to) continue;
-            std::memcpy(flat + (from - range.begin) * item, pieces, static_cast<std::size_t>((to - from) * item));
+            copy_bytes(pieces, flat + (from - range.begin) * item, (to - from) * item);
             pieces += (to - from) * item;
         }
     }
@@ -139,13 +148,12 @@ void write_checkpoint_index(const fs::path& folder, const CheckpointMeta& meta, 
     write_digest(path, {});
 }
 
-/// A copy of what this rank writes, and where its writing stands.
+/// What this rank writes of the copy, and where its writing stands.
 struct CheckpointWriter::Job {
     CheckpointMeta meta;
     std::int64_t shard = 0;           ///< elements of a data rank
     std::int64_t begin = 0;           ///< first flat element of the owned entries
-    std::vector<Buffer> arrays;       ///< weights, m, v of the owned range, f32 or f64
-    std::vector<std::int64_t> sizes;  ///< elements of each
+    std::size_t arrays = 0;           ///< how many of weights, m, v, f32 or f64
     Dtype dtype = Dtype::f32;
     fs::path partial, final;
     std::atomic<State> state{State::busy};
@@ -174,7 +182,7 @@ std::int64_t checkpoint_copy_bytes(const ParamLayout& layout, const Shards& shar
     const std::vector<std::int64_t> owned = owned_ranges(layout, shards.shard_size(), shards.ranks());
     std::int64_t most = 0;
     for (std::size_t r = 0; r + 1 < owned.size(); ++r) most = std::max(most, owned[r + 1] - owned[r]);
-    return 4 * most * size_of(dtype);
+    return (shards.ranks() > 1 ? 4 : 3) * most * size_of(dtype);
 }
 
 CheckpointWriter::State CheckpointWriter::local_state() const {
@@ -212,21 +220,28 @@ void CheckpointWriter::start(const Stream& stream, const ParamState& state, cons
     for (int r = 0; r < size; ++r) recv.push_back(recv.back() + (shards.owned_before(last, r) - shards.owned_before(first, r)) * item);
     job->begin = first;
     Stream host;
-    Buffer copy, pieces((last - first) * item);
+    Buffer copy;
+    const std::int64_t bytes = (last - first) * item;
+    if (size > 1 && pieces_.size() != bytes) pieces_ = Buffer(bytes);
     for (const Tensor& shard : {state.master(), state.m(), state.v()}) {
         if (!shard) continue;
-        const void* from = shard.data;
+        const auto* from = static_cast<const std::byte*>(shard.data);
         if (stream.device() != Device::cpu) {
             if (copy.size() == 0) copy = Buffer(shard.bytes());
             download(stream, shard, copy.data());
             from = copy.data();
         }
-        grid_.data->all_to_all(host, from, send, pieces.data(), recv);
-        job->arrays.emplace_back(pieces.size());
-        put_in_place(shards, {first, last}, item, pieces.data(), job->arrays.back().data());
+        if (size > 1) grid_.data->all_to_all(host, from, send, pieces_.data(), recv);
+        if (copies_.size() == job->arrays) copies_.emplace_back();
+        Buffer& array = copies_[job->arrays++];
+        if (array.size() != bytes) array = Buffer(bytes);
+        put_in_place(shards, {first, last}, item, size > 1 ? pieces_.data() : from + send.front(), array.data());
     }
     job_ = std::move(job);
-    thread_ = std::thread([this, job = job_.get()] { job->run([&] { write_part(*job); }); });
+    thread_ = std::thread([this, job = job_.get()] {
+        setpriority(PRIO_PROCESS, 0, 10);  // of this thread: it has time, the run has not
+        job->run([&] { write_part(*job); });
+    });
 }
 
 void CheckpointWriter::write_part(const Job& job) const {
@@ -237,12 +252,12 @@ void CheckpointWriter::write_part(const Job& job) const {
         h5::File file = h5::create_file(path);
         h5::set_attribute(file, schema::kind, schema::kind_checkpoint_part);
         h5::set_attribute(file, schema::version, std::int64_t{1});
-        for (std::size_t a = 0; a < job.arrays.size(); ++a) {
+        for (std::size_t a = 0; a < job.arrays; ++a) {
             for (const ParamEntry& entry : layout_.entries()) {
                 if (owner_of(entry, job.shard) != grid_.data->rank()) continue;
                 if (entry.spec.split_axis < 0 && grid_.tensor->rank() != 0) continue;
                 const std::string name = prefixes[a] + entry.spec.name;
-                const Tensor part = job.arrays[a].tensor(entry.local, job.dtype, (entry.offset - job.begin) * size_of(job.dtype));
+                const Tensor part = copies_[a].tensor(entry.local, job.dtype, (entry.offset - job.begin) * size_of(job.dtype));
                 const h5::Dataset set = h5::write(file, name, part, {"1", "part of a logical tensor; checkpoint.h5 shows it whole"});
                 const auto begin = static_cast<std::int64_t>(H5Dget_offset(set));
                 ranges.push_back({name, begin, begin + part.bytes()});
@@ -254,7 +269,7 @@ void CheckpointWriter::write_part(const Job& job) const {
 }
 
 void CheckpointWriter::write_index(const Job& job) const {
-    write_checkpoint_index(job.partial, job.meta, layout_, {grid_.tensor->size(), grid_.data->size()}, job.arrays.size(), job.dtype);
+    write_checkpoint_index(job.partial, job.meta, layout_, {grid_.tensor->size(), grid_.data->size()}, job.arrays, job.dtype);
     sync_path(job.partial);
     if (!job.meta.journal.empty()) sync_path(job.meta.journal);
     give_name(job.partial, job.final);

@@ -68,12 +68,14 @@ private:
     std::int64_t keep_;
     std::int64_t durable_ = -1;
     std::atomic<std::int64_t> protected_ = -1;
+    std::vector<Buffer> copies_;  ///< weights, m, v of the owned range, kept from checkpoint to checkpoint: new memory would take longer than the copy
+    Buffer pieces_;               ///< of one array, as other ranks send them
     std::unique_ptr<Job> job_;
     std::thread thread_;
 };
 
-/// Host memory of the rank that writes most while CheckpointWriter::start works: whole tensors of three arrays (master, m, v), and the
-/// pieces of one as they arrive.
+/// Host memory of the rank that writes most, from the first checkpoint on: whole tensors of three arrays (master, m, v), and of several data ranks
+/// the pieces of one as they arrive.
 std::int64_t checkpoint_copy_bytes(const ParamLayout& layout, const Shards& shards, Dtype dtype);
 
 std::filesystem::path checkpoint_path(const std::filesystem::path& folder, std::int64_t step);
