@@ -77,8 +77,8 @@ std::vector<PackedBatch> dense_lanes(const BenchBatch& batch, std::int64_t vocab
 struct Measured {
     std::vector<double> wall, processor, tokens, tokens_per_second, flops;
     std::vector<double> forward, backward, lane_sums, communicate, optimize;
-    double model_flops = 0;     ///< and these, of all measured updates
-    std::vector<LoggedOp> ops;
+    double model_flops = 0;     ///< of all measured updates together
+    std::vector<LoggedOp> ops;  ///< likewise
 
     void add_phases(const Trainer::Times& times) {
         forward.push_back(times.forward);

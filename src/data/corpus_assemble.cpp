@@ -60,11 +60,11 @@ private:
 
 /// The least number of shards that have about `most` tokens, all nearly the same: as many of them are written at once as there are ranks.
 std::vector<ShardPlan> join_blocks(const std::vector<ShardPlan>& blocks, std::int64_t tokens, std::int64_t most) {
-    const std::int64_t number = (tokens + most - 1) / most;
+    const auto number = static_cast<double>((tokens - 1) / most + 1), all = static_cast<double>(std::max<std::int64_t>(tokens, 1));
     std::vector<ShardPlan> shards;
     std::int64_t before = 0, last = -1;  // tokens; number of the last shard
     for (const ShardPlan& block : blocks) {
-        const std::int64_t here = number * before / std::max<std::int64_t>(tokens, 1);
+        const auto here = static_cast<std::int64_t>(number * (static_cast<double>(before) / all));
         before += block.tokens;
         if (block.documents > 0 && here > last) {
             shards.push_back(block);

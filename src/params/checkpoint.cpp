@@ -191,7 +191,7 @@ CheckpointWriter::State CheckpointWriter::local_state() const {
     return job_->published && state != State::failed ? State::idle : state;
 }
 
-void CheckpointWriter::start(const Stream& stream, const ParamState& state, const CheckpointMeta& meta) {
+void CheckpointWriter::start(const Stream& stream, const ParamState& state, const CheckpointMeta& meta, bool gives_way) {
     finish();
     auto job = std::make_unique<Job>();
     job->meta = meta;
@@ -238,8 +238,8 @@ void CheckpointWriter::start(const Stream& stream, const ParamState& state, cons
         put_in_place(shards, {first, last}, item, size > 1 ? pieces_.data() : from + send.front(), array.data());
     }
     job_ = std::move(job);
-    thread_ = std::thread([this, job = job_.get()] {
-        setpriority(PRIO_PROCESS, 0, 10);  // of this thread: it has time, the run has not
+    thread_ = std::thread([this, gives_way, job = job_.get()] {
+        if (gives_way) setpriority(PRIO_PROCESS, 0, 10);  // of this thread
         job->run([&] { write_part(*job); });
     });
 }

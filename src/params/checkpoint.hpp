@@ -43,8 +43,8 @@ public:
     ~CheckpointWriter();
 
     /// Copies the state, so that the next update may run, and writes it on a thread. Finishes an earlier one first. Throws a
-    /// CheckpointFailure on every rank where there is no place to write.
-    void start(const Stream& stream, const ParamState& state, const CheckpointMeta& meta);
+    /// CheckpointFailure on every rank where there is no place to write. `gives_way`: the thread runs at a lower priority, beside updates that go on.
+    void start(const Stream& stream, const ParamState& state, const CheckpointMeta& meta, bool gives_way = false);
     State local_state() const;
     /// All ranks are done: rank 0 makes checkpoint.h5, renames the folder and retires old ones, on its thread.
     void publish();

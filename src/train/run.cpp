@@ -278,7 +278,8 @@ void Run::checkpoint(std::int64_t step) {
                                          .input = json::pretty(setup_.whole),
                                          .identity = boost::json::serialize(setup_.identity),
                                          .vocab = setup_.vocab,
-                                         .journal = results_ ? results_->journal() : fs::path()});
+                                         .journal = results_ ? results_->journal() : fs::path()},
+                       insists_ != step);  // the run waits for one that must be durable
         begun_ = step;
     } catch (const CheckpointFailure& e) {
         note_failure(step, e.what());
